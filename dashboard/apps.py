@@ -1,0 +1,7 @@
+from django.apps import AppConfig
+
+
+class DashboardConfig(AppConfig):
+    """People watching: pages, API and sockets."""
+
+    name = "dashboard"
