@@ -1,0 +1,85 @@
+"""Who sees what. Pages, fragments, API, export and both sockets all ask here, and only here."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
+from django.db.models import Model, Q, QuerySet
+from django.http import Http404
+
+from dashboard.models import ApiToken, Membership
+from ingest.models import Location
+
+_USE_NOTED_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What one person may see: everything, or these locations (primary keys)."""
+
+    everything: bool = False
+    location_ids: frozenset[int] = frozenset()
+
+    def sees(self, location_id: int) -> bool:
+        """Whether the location with this primary key may be seen."""
+        return self.everything or location_id in self.location_ids
+
+
+NOTHING = Rights()
+
+
+def rights_of(user: AbstractBaseUser | AnonymousUser) -> Rights:
+    """The rights of a user as they are now: one query for those who live by memberships."""
+    if not user.is_authenticated or not user.is_active:
+        return NOTHING
+    if getattr(user, "is_superuser", False) or getattr(user, "is_staff", False):
+        return Rights(everything=True)
+    ids = Membership.objects.filter(user_id=user.pk).values_list("location_id", flat=True)
+    return Rights(location_ids=frozenset(ids))
+
+
+def restrict[M: Model](
+    queryset: QuerySet[M], rights: Rights, field: str = "location_id"
+) -> QuerySet[M]:
+    """The part of a queryset that may be seen. ``field`` names its path to the location's key."""
+    if rights.everything:
+        return queryset
+    if not rights.location_ids:
+        return queryset.none()
+    return queryset.filter(**{f"{field}__in": rights.location_ids})
+
+
+def get_location(ref: str, rights: Rights) -> Location:
+    """The location with this HighLevel id.
+
+    Raises ``Http404``, in the same words, for one that does not exist and for one that may not
+    be seen: the answer must not tell which.
+    """
+    location = Location.objects.filter(ref=ref).first()
+    if location is None or not rights.sees(location.pk):
+        raise Http404("There is no such location.")
+    return location
+
+
+def user_of_bearer(header: str, *, now: datetime) -> User | None:
+    """The user whose token an ``Authorization`` header carries; ``None`` when it is no good.
+
+    Refuses inactive users. Notes the token's use, at most once a minute.
+    """
+    scheme, _, token = header.strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        return None
+    digest = ApiToken.digest_of(token.strip())
+    found = ApiToken.objects.select_related("user").filter(digest=digest).first()
+    if found is None or not found.user.is_active:
+        return None
+    _note_use(found, now)
+    return found.user
+
+
+def _note_use(token: ApiToken, now: datetime) -> None:
+    stale = now - _USE_NOTED_EVERY
+    if token.last_used_at is None or token.last_used_at <= stale:
+        ApiToken.objects.filter(
+            Q(last_used_at=None) | Q(last_used_at__lte=stale), pk=token.pk
+        ).update(last_used_at=now)
