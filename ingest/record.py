@@ -1,0 +1,617 @@
+"""The one way to write: a batch of webhooks, in one transaction, answered after its commit.
+
+The order inside the transaction is the same for every writer, so that processes neither deadlock
+nor count twice: ids of locations and values first, in transactions of their own; lock the
+deliveries that exist, in key order; drop the events that are stored; fold; insert the new
+deliveries (if another process made one meanwhile, all is rolled back and run again); update the
+others; counters in key order; the lock of event ids; events; commit.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import zstandard
+from django.db import InterfaceError, OperationalError, connection, transaction
+
+from ingest import fold, publish
+from ingest.models import Event, KeptWebhook, Location, Value
+from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
+from ingest.statements import Postgres, Raced, Sqlite, aware_utc, statements
+from ingest.vocabulary import MEASURES, Dimension
+
+logger = logging.getLogger(__name__)
+
+MINUTES_KEPT = 48 * 60
+RAW, ZSTD = 0, 1
+_SMALL = 200  # bytes below which compressing gains nothing
+
+
+@dataclass(slots=True)
+class Item:
+    """One authentic webhook on its way to the tables. ``status`` is its answer once written."""
+
+    result: NormalizedEvent | AppEvent | NotUnderstood
+    body: bytes
+    received_at: int  # µs since 1970
+    source_id: int | None = None
+    status: str = ""
+    conflict: bool = False  # a duplicate by its key, with other content
+
+
+def item_from_body(
+    body: bytes, *, received_at: int, source_id: int | None = None, location_ref: str = ""
+) -> Item:
+    """Read a webhook's body. Never raises: what is not understood is an item that says so."""
+    result: NormalizedEvent | AppEvent | NotUnderstood
+    try:
+        payload = decode(body)
+    except ValueError:
+        result = NotUnderstood(reason="not JSON")
+    else:
+        result = normalize(payload, location_ref=location_ref, received_at=received_at)
+    return Item(result=result, body=body, received_at=received_at, source_id=source_id)
+
+
+def payload_of(event: Event) -> bytes | None:
+    """The raw body that an event came in; None once retention has removed it."""
+    if event.payload is None:
+        return None
+    stored = bytes(event.payload)
+    return zstandard.decompress(stored) if event.payload_codec == ZSTD else stored
+
+
+class _Ids:
+    """Ids of locations and values: looked up once, made in a transaction of their own.
+
+    Filled only from what is committed, so a batch that is rolled back leaves nothing behind.
+    """
+
+    _most = 200_000
+
+    def __init__(self) -> None:
+        self._locations: dict[str, int] = {}
+        self._companies: dict[str, str] = {}
+        self._values: dict[tuple[int, str], int] = {}
+
+    def clear(self) -> None:
+        """Forget everything: another database is behind the connection."""
+        self._locations.clear()
+        self._companies.clear()
+        self._values.clear()
+
+    def location(self, ref: str) -> int:
+        """The id of a location that ``prepare`` has seen."""
+        return self._locations[ref]
+
+    def value(self, dimension: Dimension, text: str) -> int:
+        """The id of a value that ``prepare`` has seen."""
+        return self._values[dimension, text]
+
+    def prepare(self, events: Iterable[NormalizedEvent], apps: Iterable[AppEvent]) -> None:
+        """Make sure that everything these events name has an id."""
+        events = list(events)
+        self._prepare_locations({e.location_ref: e.company_ref for e in (*apps, *events)})
+        wanted = {value for event in events for value in _values_of(event)}
+        missing = sorted(value for value in wanted if value not in self._values)
+        if not missing:
+            return
+        if len(self._values) > self._most:
+            self._values.clear()
+            missing = sorted(wanted)
+        Value.objects.bulk_create(
+            [Value(dimension=dimension, text=text) for dimension, text in missing],
+            ignore_conflicts=True,
+        )
+        self.learn(missing)
+
+    def _prepare_locations(self, companies: dict[str, str]) -> None:
+        companies.pop("", None)
+        missing = sorted(ref for ref in companies if ref not in self._locations)
+        if missing:
+            Location.objects.bulk_create(
+                [Location(ref=ref, company_ref=companies[ref]) for ref in missing],
+                ignore_conflicts=True,
+            )
+            for location in Location.objects.filter(ref__in=missing):
+                self._locations[location.ref] = location.pk
+                self._companies[location.ref] = location.company_ref
+        for ref, company in companies.items():
+            if company and not self._companies[ref]:
+                Location.objects.filter(ref=ref, company_ref="").update(company_ref=company)
+                self._companies[ref] = company
+
+    def learn(self, wanted: Iterable[tuple[int, str]]) -> None:
+        """Look up values that are stored already. They were committed: remembering is safe."""
+        by_dimension: dict[int, list[str]] = defaultdict(list)
+        for dimension, text in wanted:
+            if (dimension, text) not in self._values:
+                by_dimension[dimension].append(text)
+        for dimension, texts in by_dimension.items():
+            rows = Value.objects.filter(dimension=dimension, text__in=texts)
+            self._values.update({(dimension, text): pk for pk, text in rows.values_list("id", "text")})
+
+
+def _values_of(event: NormalizedEvent) -> Iterable[tuple[int, str]]:
+    """What the event may put its delivery under; the empty text stands for "has none"."""
+    yield from _NO_VALUES
+    yield Dimension.CAMPAIGN, event.campaign
+    yield Dimension.PROVIDER, event.provider
+    yield Dimension.DOMAIN, domain_of(event.recipient)
+    yield Dimension.SENDING_DOMAIN, event.sending_domain
+    for tag in event.tags:
+        yield Dimension.TAG, tag
+
+
+def domain_of(recipient: str) -> str:
+    """The recipient's domain. Of the key alone, so that no event can say otherwise."""
+    return recipient.rpartition("@")[2]
+
+
+def _values_in(standing: fold.Standing) -> Iterable[tuple[int, str]]:
+    """What a delivery is put under: earlier events may have named what this batch does not."""
+    yield Dimension.CAMPAIGN, standing.campaign
+    yield Dimension.PROVIDER, standing.provider
+    yield Dimension.SENDING_DOMAIN, standing.sending_domain
+    for tag in standing.tags:
+        yield Dimension.TAG, tag
+
+
+_NO_VALUES = [
+    (d, "")
+    for d in (
+        Dimension.CAMPAIGN,
+        Dimension.TAG,
+        Dimension.PROVIDER,
+        Dimension.DOMAIN,
+        Dimension.SENDING_DOMAIN,
+    )
+]
+
+ids = _Ids()
+
+
+class _Counts:
+    """Differences to add to the counters, gathered over a batch."""
+
+    def __init__(self) -> None:
+        self.hours: dict[tuple[int, ...], list[int]] = {}
+        self.values: dict[tuple[int, ...], list[int]] = {}
+
+    def add(
+        self, sign: int, location: int, hour: int, counted: Sequence[int], campaign: int, tags: str
+    ) -> None:
+        """Add (1) or take away (-1) one delivery's contribution."""
+        self._add(self.hours, (location, hour), sign, counted)
+        self._add(self.values, (location, Dimension.CAMPAIGN, hour, campaign), sign, counted)
+        for tag in tag_ids(tags) or [ids.value(Dimension.TAG, "")]:
+            self._add(self.values, (location, Dimension.TAG, hour, tag), sign, counted)
+
+    @staticmethod
+    def _add(
+        table: dict[tuple[int, ...], list[int]],
+        key: tuple[int, ...],
+        sign: int,
+        counted: Sequence[int],
+    ) -> None:
+        counts = table.setdefault(key, [0] * len(MEASURES))
+        for i, n in enumerate(counted):
+            if n:
+                counts[i] += sign * n
+
+    def rows(
+        self, table: dict[tuple[int, ...], list[int]]
+    ) -> list[tuple[tuple[int, ...], list[int]]]:
+        """What really changed, in key order."""
+        return sorted((key, counts) for key, counts in table.items() if any(counts))
+
+
+def tag_ids(tags: str) -> list[int]:
+    """The value ids in a delivery's ``tags`` column: ``",12,45,"`` → ``[12, 45]``."""
+    return [int(tag) for tag in tags.split(",") if tag]
+
+
+@dataclass(slots=True)
+class _Change:
+    """A delivery that a batch touches: its facts, and what it counted as before, if it existed."""
+
+    key: tuple[int, str, str]
+    facts: fold.Facts = field(default_factory=fold.Facts)
+    id: int | None = None
+    before: tuple[Any, ...] | None = None  # STORED_COLUMNS
+
+
+def write_batch(items: Sequence[Item], *, now: int) -> None:
+    """Write webhooks in one transaction and set each item's status.
+
+    ``now`` is in microseconds. Raises the database's errors; nothing is written then, and the
+    statuses mean nothing.
+    """
+    sql = statements()
+    if isinstance(sql, Postgres) and connection.connection is None:
+        connection.ensure_connection()
+        sql.prepare()
+    events = [(item, item.result) for item in items if isinstance(item.result, NormalizedEvent)]
+    apps = [item.result for item in items if isinstance(item.result, AppEvent)]
+    ids.prepare((event for _, event in events), apps)
+    for _ in range(20):
+        try:
+            with transaction.atomic():
+                _write_others(items)
+                if events:
+                    _write_events(sql, events, now=now)
+            return
+        except Raced:
+            continue
+    raise OperationalError("other writers were first twenty times in a row")
+
+
+def _write_others(items: Sequence[Item]) -> None:
+    """Location changes, and webhooks that are kept because nobody understands them yet."""
+    for item in items:
+        if isinstance(item.result, AppEvent):
+            item.status = "ignored"
+            if item.result.location_ref:
+                _update_location(item.result)
+        elif isinstance(item.result, NotUnderstood):
+            item.status = "kept"
+    kept = [item for item in items if isinstance(item.result, NotUnderstood)]
+    if kept:
+        KeptWebhook.objects.bulk_create(
+            [
+                KeptWebhook(
+                    received_at=aware_utc(item.received_at),
+                    source_id=item.source_id,
+                    reason=item.result.reason[:200],  # type: ignore[union-attr]
+                    digest=blake2b(item.body, digest_size=16).digest(),
+                    body=item.body,
+                )
+                for item in kept
+            ],
+            ignore_conflicts=True,
+        )
+
+
+def _update_location(app: AppEvent) -> None:
+    location = Location.objects.select_for_update().get(ref=app.location_ref)
+    for column, text in (
+        ("name", app.location_name),
+        ("company_ref", app.company_ref),
+        ("company_name", app.company_name),
+    ):
+        if text:
+            setattr(location, column, text)
+    changed_at = aware_utc(app.occurred_at)
+    if app.state and (location.state_at is None or location.state_at <= changed_at):
+        location.state, location.state_at = app.state, changed_at
+    location.save()
+
+
+def _write_events(
+    sql: Postgres | Sqlite, events: list[tuple[Item, NormalizedEvent]], *, now: int
+) -> None:
+    keys = {key for _, event in events if (key := _delivery_key(event)) is not None}
+    changes = {key: _Change(key) for key in keys}
+    for row in sql.lock_deliveries(sorted(changes, key=lambda key: (key[1], key[2], key[0]))):
+        change = changes[row[1], row[2], row[3]]
+        change.id, change.before, change.facts = row[0], row, fold.load_facts(row[4])
+    fresh = _drop_known(sql, events)
+    touched: dict[tuple[int, str, str], _Change] = {}
+    for _, event in fresh:
+        key = _delivery_key(event)
+        if key is not None:
+            fold.absorb(changes[key].facts, event)
+            touched[key] = changes[key]
+    _write_deliveries(sql, list(touched.values()))
+    if fresh:
+        _count_minutes(sql, fresh, now=now)
+        sql.insert_events([_event_row(item, event, changes) for item, event in fresh])
+
+
+def _delivery_key(event: NormalizedEvent) -> tuple[int, str, str] | None:
+    """None where nothing says which delivery the event belongs to: it is stored alone."""
+    if not event.message_id or not event.recipient:
+        return None
+    return ids.location(event.location_ref), event.message_id, event.recipient
+
+
+def _drop_known(
+    sql: Postgres | Sqlite, events: list[tuple[Item, NormalizedEvent]]
+) -> list[tuple[Item, NormalizedEvent]]:
+    """The events that are new, once each; the others' items are marked as duplicates."""
+    keys = [(ids.location(event.location_ref), event.key) for _, event in events]
+    known = sql.known_events(sorted(set(keys)))
+    fresh = []
+    for key, (item, event) in zip(keys, events, strict=True):
+        item.status = "duplicate" if key in known else "stored"
+        if key in known:
+            item.conflict = known[key] != event.content
+        else:
+            known[key] = event.content
+            fresh.append((item, event))
+    return fresh
+
+
+def _write_deliveries(sql: Postgres | Sqlite, touched: list[_Change]) -> None:
+    """Write what the facts now say, and add the differences to the counters."""
+    counts, new, old = _Counts(), [], []
+    touched.sort(key=lambda change: (change.key[1], change.key[2], change.key[0]))
+    standings = [fold.judge(change.facts) for change in touched]
+    ids.learn(value for standing in standings for value in _values_in(standing))
+    for change, standing in zip(touched, standings, strict=True):
+        campaign = ids.value(Dimension.CAMPAIGN, standing.campaign)
+        tags = _tags_column(standing.tags)
+        if change.before is not None:
+            outcome, flags, bounce_class, hour, campaign_before, tags_before = change.before[5:]
+            counted = fold.contribution(outcome, flags, bounce_class)
+            counts.add(-1, change.key[0], hour, counted, campaign_before, tags_before)
+        counted = fold.contribution(standing.outcome, standing.flags, standing.bounce_class)
+        counts.add(1, change.key[0], standing.hour, counted, campaign, tags)
+        state = _state_row(change, standing, campaign, tags)
+        if change.id is None:
+            new.append((*change.key, *state))
+        else:
+            old.append((change.id, *state))
+    if new:
+        made = sql.insert_deliveries(new)
+        for change in touched:
+            change.id = change.id or made[change.key]
+    if old:
+        sql.update_deliveries(old)
+    if rows := counts.rows(counts.hours):
+        sql.add_location_hours(rows)
+    if rows := counts.rows(counts.values):
+        sql.add_hourly_counts(rows)
+
+
+def _tags_column(tags: Iterable[str]) -> str:
+    found = sorted(ids.value(Dimension.TAG, tag) for tag in tags)
+    return "," + "".join(f"{tag}," for tag in found)
+
+
+def _state_row(
+    change: _Change, standing: fold.Standing, campaign: int, tags: str
+) -> tuple[Any, ...]:
+    return (
+        standing.sent_at,
+        int(standing.outcome),
+        int(standing.flags),
+        int(standing.bounce_class),
+        int(standing.category),
+        standing.code,
+        campaign,
+        standing.step,
+        ids.value(Dimension.PROVIDER, standing.provider),
+        ids.value(Dimension.DOMAIN, domain_of(change.key[2])),
+        ids.value(Dimension.SENDING_DOMAIN, standing.sending_domain),
+        tags,
+        fold.dump_facts(change.facts),
+    )
+
+
+def _count_minutes(
+    sql: Postgres | Sqlite, fresh: list[tuple[Item, NormalizedEvent]], *, now: int
+) -> None:
+    """Count events in the minute they happened in, as far back as the live chart looks."""
+    oldest = now // 60_000_000 - MINUTES_KEPT
+    minutes: dict[tuple[int, int, int], int] = defaultdict(int)
+    for _, event in fresh:
+        minute = event.occurred_at // 60_000_000
+        if minute > oldest and not event.test:
+            minutes[ids.location(event.location_ref), minute, int(event.kind)] += 1
+    if minutes:
+        sql.add_minutes(sorted((*key, n) for key, n in minutes.items()))
+
+
+_encode_detail = msgspec.json.Encoder().encode
+
+
+def _event_row(
+    item: Item, event: NormalizedEvent, changes: dict[tuple[int, str, str], _Change]
+) -> tuple[Any, ...]:
+    key = _delivery_key(event)
+    codec, payload = _compressed(item.body)
+    return (
+        ids.location(event.location_ref),
+        changes[key].id if key is not None else None,
+        event.key,
+        int(event.kind),
+        event.occurred_at,
+        item.received_at,
+        event.detail.code,
+        _encode_detail(event.detail).decode(),
+        event.content,
+        payload,
+        codec,
+    )
+
+
+_threads = threading.local()
+
+
+def _compressed(body: bytes) -> tuple[int, bytes]:
+    if len(body) < _SMALL:
+        return RAW, body
+    if not hasattr(_threads, "compressor"):  # one a thread: a compressor is no shared thing
+        _threads.compressor = zstandard.ZstdCompressor(level=3)
+    return ZSTD, _threads.compressor.compress(body)
+
+
+def write_safely(items: Sequence[Item], *, now: int) -> None:
+    """Like ``write_batch``, but one item's bad data does not cost the others.
+
+    A batch whose data the database (or our own reading of it) refuses is split until the culprit
+    stands alone; that one is kept whole. Errors of the connection are raised, never split.
+    """
+    try:
+        write_batch(items, now=now)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:  # any error of one item's data, ours included
+        if len(items) > 1:
+            half = len(items) // 2
+            write_safely(items[:half], now=now)
+            write_safely(items[half:], now=now)
+        elif isinstance(items[0].result, NotUnderstood):
+            raise OperationalError(f"a webhook could not even be kept: {error}") from error
+        else:
+            logger.exception("a webhook could not be recorded; it is kept")
+            items[0].result = NotUnderstood(reason=f"not recorded: {type(error).__name__}")
+            write_safely(items, now=now)
+
+
+class Busy(Exception):
+    """It cannot be committed now; the sender should try again."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    item: Item
+    future: asyncio.Future[bool]
+    loop: asyncio.AbstractEventLoop
+    since: float  # time.monotonic()
+
+
+class Recorder:
+    """One a process: everything that waits goes into the next transaction, then is answered.
+
+    Its thread starts with the first webhook. It holds one connection of its own, closes it after
+    any error of the connection, and tries again until the webhooks' patience ends.
+    """
+
+    def __init__(
+        self, *, capacity: int = 10_000, batch: int = 500, patience: float = 4.0
+    ) -> None:
+        self.capacity, self.batch, self.patience = capacity, batch, patience
+        self._queue: deque[_Waiting] = deque()
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._writing = False
+
+    async def submit(self, item: Item) -> Item:
+        """Wait until the item is committed; returns it with its status. Raises ``Busy``."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(item, loop.create_future(), loop, time.monotonic())
+        with self._wake:
+            if self._closed or len(self._queue) >= self.capacity:
+                raise Busy
+            self._queue.append(waiting)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+                self._thread.start()
+            self._wake.notify_all()
+        # Shielded: the sender hanging up must not undo what it sent us.
+        if not await asyncio.shield(waiting.future):
+            raise Busy
+        return item
+
+    @property
+    def waiting(self) -> int:
+        """How many webhooks wait for their commit."""
+        return len(self._queue)
+
+    def close(self) -> None:
+        """Take no more work: from now on ``submit`` raises ``Busy``. Any thread may call it."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until everything taken is answered. False if that took longer than the timeout."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not self._queue and not self._writing, timeout)
+
+    def reopen(self) -> None:
+        """Take work again, after ``close``."""
+        with self._wake:
+            self._closed = False
+
+    def _run(self) -> None:
+        while True:
+            taken = self._take()
+            if taken:
+                self._write(taken)
+                with self._wake:
+                    self._writing = False
+                    self._wake.notify_all()
+                if connection.vendor == "sqlite" and len(self._queue) < self.batch:
+                    # SQLite has no queue of writers: without a pause nobody else gets a turn.
+                    time.sleep(0.002)
+
+    def _take(self) -> list[_Waiting]:
+        with self._wake:
+            if not self._wake.wait_for(lambda: bool(self._queue), timeout=5):
+                self._tidy()
+                self._wake.wait_for(lambda: bool(self._queue))
+            count = min(len(self._queue), self.batch)
+            taken = [self._queue.popleft() for _ in range(count)]
+            self._writing = bool(taken)
+            return taken
+
+    @staticmethod
+    def _tidy() -> None:
+        try:
+            statements().idle()
+        except (OperationalError, InterfaceError):
+            connection.close()
+
+    def _write(self, taken: list[_Waiting]) -> None:
+        pause = 0.02
+        while True:
+            taken = self._refuse_overdue(taken)
+            if not taken:
+                return
+            try:
+                write_safely([waiting.item for waiting in taken], now=_now())
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("the database did not take a batch: %s", error)
+                connection.close()
+                time.sleep(pause)
+                pause = min(pause * 2, 0.5)
+            except BaseException:
+                _answer(taken, committed=False)
+                raise
+            else:
+                _answer(taken, committed=True)
+                publish.ring(taken[0].loop)
+                return
+
+    def _refuse_overdue(self, taken: list[_Waiting]) -> list[_Waiting]:
+        """Give up on webhooks whose sender would soon give up on us."""
+        limit = time.monotonic() - self.patience
+        overdue = [waiting for waiting in taken if waiting.since < limit]
+        _answer(overdue, committed=False)
+        return [waiting for waiting in taken if waiting.since >= limit]
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _answer(taken: list[_Waiting], *, committed: bool) -> None:
+    """Settle the futures, each in its own loop, with one call a loop."""
+    by_loop = defaultdict(list)
+    for waiting in taken:
+        by_loop[waiting.loop].append(waiting.future)
+    for loop, futures in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, futures, committed)
+
+
+def _settle(futures: list[asyncio.Future[bool]], committed: bool) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(committed)
+
+
+recorder = Recorder()
+
+__all__ = ["Busy", "Item", "Recorder", "item_from_body", "payload_of", "recorder", "write_batch"]
