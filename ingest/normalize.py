@@ -154,7 +154,8 @@ def normalize(
     """
     if type(payload) is not dict:
         return NotUnderstood(reason="not a JSON object")
-    named = _name(payload.get("type"), _LABEL)
+    webhook_type = payload.get("type")
+    named = _name(webhook_type, _LABEL) if type(webhook_type) is str else ""
     if named and named.lower() != "lcemailstats":
         return _app_event(payload, named, received_at)
     mail, form = _find_mail(payload)
