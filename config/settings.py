@@ -3,38 +3,47 @@
 Without any variable set this is the embedded run: SQLite and the in-memory channel layer.
 """
 
+import os
 from pathlib import Path
 
-import environ
 from django.utils.csp import CSP
 
+from config.environment import DATABASE_SCHEMES, Environment
 from config.secret_key import kept_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+read = Environment(os.environ)
+# Sentences about unreadable variables; ingest.checks turns each into an error.
+ENVIRONMENT_PROBLEMS = read.problems
 
-DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / "var"))).absolute()
-DEBUG = env.bool("DEBUG", default=False)
-DATABASE_URL = env.str("DATABASE_URL", default="")
-REDIS_URL = env.str("REDIS_URL", default="")
+DATA_DIR = Path(read.text("DATA_DIR", default=str(BASE_DIR / "var"))).absolute()
+DEBUG = read.flag("DEBUG", default=False)
+DATABASE_URL = read.url("DATABASE_URL", schemes=DATABASE_SCHEMES)
+REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss", "unix"))
 EMBEDDED = not DATABASE_URL or DATABASE_URL.startswith("sqlite")
 
-SECRET_KEY = env.str("SECRET_KEY", default="") or kept_secret_key(DATA_DIR, allowed=EMBEDDED or DEBUG)
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
-PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip("/")
-CSRF_TRUSTED_ORIGINS = env.list(
+try:
+    SECRET_KEY = read.text("SECRET_KEY") or kept_secret_key(DATA_DIR, allowed=EMBEDDED or DEBUG)
+except OSError as error:
+    SECRET_KEY = ""
+    read.problems.append(f"DATA_DIR cannot be used: {error}")
+ALLOWED_HOSTS = read.words("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+PUBLIC_URL = read.text("PUBLIC_URL").rstrip("/")
+CSRF_TRUSTED_ORIGINS = read.words(
     "CSRF_TRUSTED_ORIGINS", default=[PUBLIC_URL] if PUBLIC_URL.startswith("http") else []
 )
-FRAME_ANCESTORS = env.list("FRAME_ANCESTORS", default=[])
+FRAME_ANCESTORS = read.words("FRAME_ANCESTORS", default=[])
 
 # --- Webhooks -----------------------------------------------------------------------------
 # Empty key settings mean HighLevel's published keys (ingest.verify).
-WEBHOOK_ED25519_KEYS = env.str("WEBHOOK_ED25519_KEYS", default="", multiline=True)
-WEBHOOK_RSA_KEYS = env.str("WEBHOOK_RSA_KEYS", default="", multiline=True)
-WEBHOOK_ALLOW_RSA = env.bool("WEBHOOK_ALLOW_RSA", default=False)
-WEBHOOK_APP_ID = env.str("WEBHOOK_APP_ID", default="")
-EVENT_RETENTION_DAYS = env.int("EVENT_RETENTION_DAYS", default=180)
-PAYLOAD_RETENTION_DAYS = env.int("PAYLOAD_RETENTION_DAYS", default=30)
+WEBHOOK_ED25519_KEYS = read.multiline("WEBHOOK_ED25519_KEYS")
+# Accepted beside the above: the demo run passes its own key here.
+WEBHOOK_EXTRA_ED25519_KEYS = read.multiline("WEBHOOK_EXTRA_ED25519_KEYS")
+WEBHOOK_RSA_KEYS = read.multiline("WEBHOOK_RSA_KEYS")
+WEBHOOK_ALLOW_RSA = read.flag("WEBHOOK_ALLOW_RSA", default=False)
+WEBHOOK_APP_ID = read.text("WEBHOOK_APP_ID")
+EVENT_RETENTION_DAYS = read.number("EVENT_RETENTION_DAYS", default=180)
+PAYLOAD_RETENTION_DAYS = read.number("PAYLOAD_RETENTION_DAYS", default=30)
 
 # --- Django -------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -88,7 +97,9 @@ TEMPLATES = [
 ]
 
 # --- Database -----------------------------------------------------------------------------
-_database = env.db_url_config(DATABASE_URL or f"sqlite:///{DATA_DIR / 'sendwatch.sqlite3'}")
+_database = read.database(
+    "DATABASE_URL", DATABASE_URL, default=f"sqlite:///{DATA_DIR / 'sendwatch.sqlite3'}"
+)
 if EMBEDDED:
     _database["OPTIONS"] = {
         # A write transaction that begins as a reader could not become a writer once another
@@ -144,14 +155,14 @@ STORAGES = {
 
 # --- Security -----------------------------------------------------------------------------
 _https = PUBLIC_URL.startswith("https://")
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.bool("SECURE_COOKIES", default=_https)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = read.flag("SECURE_COOKIES", default=_https)
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_SSL_REDIRECT = False
-SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if _https else 0)
+SECURE_HSTS_SECONDS = read.number("SECURE_HSTS_SECONDS", default=31_536_000 if _https else 0)
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-if env.bool("BEHIND_PROXY", default=False):
+if read.flag("BEHIND_PROXY", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_CSP = {
     "default-src": [CSP.SELF],
@@ -165,11 +176,15 @@ SECURE_CSP = {
     "frame-ancestors": [CSP.SELF, *FRAME_ANCESTORS] if FRAME_ANCESTORS else [CSP.NONE],
 }
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {
+        "handlers": ["console"],
+        "level": read.choice("LOG_LEVEL", default="INFO", choices=LOG_LEVELS),
+    },
     "loggers": {"daphne": {"level": "WARNING"}, "django.channels.server": {"level": "WARNING"}},
 }

@@ -1,0 +1,122 @@
+"""What all tests share: files of their own, signed bodies, a browser, and no silent skips."""
+
+import base64
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.conf import settings as django_settings
+
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+FILES_VARIABLE = "SENDWATCH_TEST_FILES"
+DATABASE_FIXTURES = {"db", "transactional_db", "django_db_reset_sequences", "live_server"}
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--only-database",
+        action="store_true",
+        help="Run only what touches the database: the rest was run on another engine already.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # One folder a run, shared by xdist's workers (each has its own suffix): never DATA_DIR's own.
+    if FILES_VARIABLE not in os.environ:
+        os.environ[FILES_VARIABLE] = tempfile.mkdtemp(prefix="sendwatch-tests-")
+        config.add_cleanup(_remove_files)
+    files = Path(os.environ[FILES_VARIABLE])
+    django_settings.DATA_DIR = files
+    django_settings.STATIC_ROOT = files / "static"
+    django_settings.STATIC_ROOT.mkdir(exist_ok=True)
+    if django_settings.EMBEDDED:
+        django_settings.DATABASES["default"]["TEST"]["NAME"] = str(files / "test.sqlite3")
+    # Names without hashes: nothing is collected for tests. `serve --prepare` tests the others.
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    django_settings.STORAGES = {**django_settings.STORAGES, "staticfiles": plain}
+
+
+def _remove_files() -> None:
+    shutil.rmtree(os.environ.pop(FILES_VARIABLE), ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--only-database"):
+        return
+    left_out = [item for item in items if not _touches_database(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if _touches_database(item)]
+
+
+def _touches_database(item: pytest.Item) -> bool:
+    marked = any(item.get_closest_marker(name) for name in ("django_db", "both_engines"))
+    return marked or bool(DATABASE_FIXTURES & set(getattr(item, "fixturenames", ())))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Under CI a skipped test is a failed one: what the machine lacks must be seen."""
+    report: Any = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: skipped, which CI does not allow: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    report: Any = yield
+    if IN_CI and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid}: skipped, which CI does not allow: {report.longrepr}"
+    return report
+
+
+@pytest.fixture
+def signing_key(settings: Any) -> Ed25519PrivateKey:
+    """A private key whose signatures this test's webhooks are verified with."""
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    settings.WEBHOOK_ED25519_KEYS = public.decode()
+    return key
+
+
+@pytest.fixture
+def sign(signing_key: Ed25519PrivateKey) -> Callable[[bytes], str]:
+    """``sign(body)`` is the value of X-GHL-Signature for the raw body."""
+    return lambda body: base64.b64encode(signing_key.sign(body)).decode()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium: the variable CHROMIUM, or one on the PATH. Skips without one."""
+    names = (os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES)
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium: install chromium, or name one in CHROMIUM")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(
+    browser_type_launch_args: dict[str, Any], chromium: str
+) -> dict[str, Any]:
+    """Playwright drives the machine's Chromium, so that none has to be downloaded."""
+    return {**browser_type_launch_args, "executable_path": chromium, "args": [*CHROMIUM_FLAGS]}
