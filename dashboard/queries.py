@@ -1,0 +1,266 @@
+"""What is read from the tables: event rows, deliveries, rates, and the minutes of the last hour."""
+
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from django.db import connection
+from django.db.models import Max, Min
+
+from dashboard.access import Rights
+from dashboard.filters import Filter
+from ingest.models import Event
+from ingest.normalize import Detail
+from ingest.vocabulary import EventKind, Flag, Outcome
+
+SCAN_CHUNK = 2_000
+SCAN_MOST = 50_000
+
+
+# --- Events ------------------------------------------------------------------------------
+
+
+class EventRow(msgspec.Struct, frozen=True, gc=False):
+    """One event with what is known of its delivery, as the stream, the feed and the API show it.
+
+    ``outcome`` and the columns after it are the delivery's, 0 or empty without one. Texts are
+    empty where unknown.
+    """
+
+    cursor: int
+    kind: EventKind
+    occurred_at: datetime
+    received_at: datetime
+    location_id: int
+    location: str  # HighLevel's id
+    location_name: str
+    company: str
+    event_id: str  # the provider's
+    message_id: str
+    recipient: str
+    code: int | None
+    enhanced: str
+    message: str  # the receiver's words
+    reason: str
+    delivery_id: int | None
+    sent_at: datetime | None
+    outcome: int
+    flags: int
+    bounce_class: int
+    category: int
+    delivery_code: int | None  # of the decisive failure; the event's own without a delivery
+    campaign: str
+    campaign_label: str
+    step: str
+    provider: str
+    domain: str
+    sending_domain: str
+    tags: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's event row, ready for JSON."""
+        flags = self.flags
+        return {
+            "cursor": self.cursor,
+            "event_id": self.event_id,
+            "kind": self.kind.word,
+            "occurred_at": self.occurred_at.isoformat(),
+            "received_at": self.received_at.isoformat(),
+            "location": self.location,
+            "message_id": self.message_id,
+            "recipient": self.recipient,
+            "code": self.code,
+            "enhanced": self.enhanced,
+            "message": self.message,
+            "reason": self.reason,
+            "tags": self.tags,
+            "campaign": self.campaign or None,
+            "step": self.step or None,
+            "provider": self.provider or None,
+            "delivery": self.delivery_id,
+            "outcome": Outcome(self.outcome).word if self.outcome else None,
+            "late": bool(flags & Flag.LATE),
+            "recovered": bool(flags & Flag.RECOVERED),
+            "inferred": bool(flags & Flag.INFERRED),
+        }
+
+
+_EVENTS = """
+SELECT e.id, e.kind, e.occurred_at, e.received_at, e.location_id, e.code, e.detail,
+       l.ref, l.name, l.company_ref,
+       d.id, d.message_id, d.recipient, d.sent_at, d.outcome, d.flags, d.bounce_class,
+       d.category, d.code, d.step, d.campaign_id, d.provider_id, d.domain_id,
+       d.sending_domain_id, d.tags
+FROM ingest_event e
+LEFT JOIN ingest_location l ON l.id = e.location_id
+LEFT JOIN ingest_delivery d ON d.id = e.delivery_id
+WHERE e.id > %s{more}
+ORDER BY e.id LIMIT %s
+"""
+_read_detail = msgspec.json.Decoder(Detail).decode
+_KINDS = {int(kind): kind for kind in EventKind}
+
+
+def event_rows(*, after: int, until: int | None = None, limit: int) -> list[EventRow]:
+    """Events with ``after < cursor <= until`` in the order of their cursors, at most ``limit``.
+
+    Two queries, whatever the number of rows, and one when there are none.
+    """
+    return _event_rows(after, until, limit, None)
+
+
+def _event_rows(
+    after: int, until: int | None, limit: int, locations: Collection[int] | None
+) -> list[EventRow]:
+    more, params = "", [after]
+    if until is not None:
+        more += " AND e.id <= %s"
+        params.append(until)
+    if locations is not None:
+        more += f" AND e.location_id IN ({','.join(map(str, sorted(locations))) or 'NULL'})"
+    with connection.cursor() as cursor:
+        cursor.execute(_EVENTS.format(more=more), [*params, limit])
+        rows = cursor.fetchall()
+    if not rows:
+        return []
+    named = names_of(_value_ids(rows))
+    return [_event_row(row, named) for row in rows]
+
+
+def _value_ids(rows: Iterable[tuple[Any, ...]]) -> set[int]:
+    ids: set[int] = set()
+    tags: set[str] = set()
+    for row in rows:
+        if row[10] is not None:
+            ids.update(row[20:24])
+            tags.add(row[24])
+    return ids.union(*(tag_ids(text) for text in tags))
+
+
+def _event_row(row: tuple[Any, ...], named: dict[int, "Named"]) -> EventRow:
+    (
+        cursor, kind, occurred_at, received_at, location_id, code, detail_text, ref, name, company,
+        delivery_id, message_id, recipient, sent_at, outcome, flags, bounce_class, category,
+        delivery_code, step, campaign, provider, domain, sending_domain, tags,
+    ) = row  # fmt: skip
+    detail = _read_detail(detail_text)
+    known = delivery_id is not None
+    campaign_named = named.get(campaign, _UNNAMED)
+    return EventRow(
+        cursor=cursor,
+        kind=_KINDS[kind],
+        occurred_at=_aware(occurred_at),
+        received_at=_aware(received_at),
+        location_id=location_id,
+        location=ref or "",
+        location_name=name or "",
+        company=company or "",
+        event_id=detail.event_id,
+        message_id=message_id if known else detail.message_id,
+        recipient=recipient if known else detail.recipient,
+        code=code,
+        enhanced=detail.enhanced,
+        message=detail.message or detail.description,
+        reason=detail.reason,
+        delivery_id=delivery_id,
+        sent_at=_aware(sent_at) if known else None,
+        outcome=outcome or 0,
+        flags=flags or 0,
+        bounce_class=bounce_class or 0,
+        category=category or 0,
+        delivery_code=delivery_code if known else code,
+        campaign=campaign_named.text,
+        campaign_label=campaign_named.label,
+        step=step or "",
+        provider=named.get(provider, _UNNAMED).text,
+        domain=named.get(domain, _UNNAMED).text,
+        sending_domain=named.get(sending_domain, _UNNAMED).text,
+        tags=tag_texts(tags, named) if known else (),
+    )
+
+
+def _aware(stored: datetime | str) -> datetime:
+    """A time as the database driver gives it: SQLite keeps naive UTC text."""
+    if isinstance(stored, str):
+        return datetime.fromisoformat(stored).replace(tzinfo=UTC)
+    return stored.astimezone(UTC)
+
+
+class Named(NamedTuple):
+    """A value's text and the name it is shown by ("" = its text)."""
+
+    text: str
+    label: str
+
+
+_UNNAMED = Named("", "")
+
+
+def names_of(ids: Collection[int]) -> dict[int, Named]:
+    """Texts and labels of values by their ids, in one query."""
+    if not ids:
+        return {}
+    # In the text of the statement: integers of our own, and more than a driver's parameters.
+    found = ",".join(str(int(pk)) for pk in ids)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT id, text, label FROM ingest_value WHERE id IN ({found})")  # noqa: S608
+        return {pk: Named(text, label) for pk, text, label in cursor.fetchall()}
+
+
+def tag_ids(tags: str) -> list[int]:
+    """The value ids in a delivery's ``tags`` column: ``",12,45,"`` → ``[12, 45]``."""
+    return [int(pk) for pk in tags.split(",") if pk]
+
+
+def tag_texts(tags: str, named: dict[int, Named]) -> tuple[str, ...]:
+    """A delivery's tags in words, in alphabetical order."""
+    return tuple(sorted(named[pk].text for pk in tag_ids(tags) if pk in named))
+
+
+def newest_cursor() -> int:
+    """The cursor of the newest event; 0 when there is none."""
+    return Event.objects.aggregate(newest=Max("id"))["newest"] or 0
+
+
+def oldest_cursor() -> int:
+    """The cursor of the oldest event that is kept; 0 when there is none."""
+    return Event.objects.aggregate(oldest=Min("id"))["oldest"] or 0
+
+
+def is_pruned(after: int) -> bool:
+    """Whether events that followed this cursor are no longer kept.
+
+    0 asks for whatever is kept: ids need not begin at 1, so a gap there tells nothing.
+    """
+    return 0 < after < oldest_cursor() - 1
+
+
+class EventsPage(NamedTuple):
+    """A stretch of the events: those that match, the last cursor looked at, and if more follow."""
+
+    rows: list[EventRow]
+    cursor: int
+    more: bool
+
+
+def events_page(filter: Filter, rights: Rights, *, after: int, limit: int) -> EventsPage:
+    """Up to ``limit`` events that match and may be seen, after a cursor, in order.
+
+    Looks at no more than ``SCAN_MOST`` events: a rare match may take several pages, some of them
+    empty. Raises ``Http404`` for a location that may not be seen.
+    """
+    filter.check_locations(rights)
+    locations = filter.location_ids(rights)
+    found: list[EventRow] = []
+    for _ in range(SCAN_MOST // SCAN_CHUNK):
+        rows = _event_rows(after, None, SCAN_CHUNK, locations)
+        for row in rows:
+            if filter.matches(row):
+                found.append(row)
+            after = row.cursor
+            if len(found) == limit:
+                return EventsPage(found, after, after < newest_cursor())
+        if len(rows) < SCAN_CHUNK:
+            return EventsPage(found, after, False)
+    return EventsPage(found, after, True)

@@ -1,0 +1,149 @@
+"""Event rows, pages of events and deliveries, rates and minutes."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.http import Http404
+from django.test.utils import CaptureQueriesContext
+
+from dashboard import queries
+from dashboard.access import NOTHING, Rights
+from dashboard.filters import Filter, parse
+from ingest.models import Event, Value
+from ingest.normalize import Detail
+from ingest.vocabulary import EventKind, Flag, Outcome
+from tests.dashboard import rows
+from tests.dashboard.rows import NOW
+
+pytestmark = pytest.mark.django_db
+EVERYTHING = Rights(everything=True)
+ALL = parse([], now=NOW)
+
+
+# --- Event rows ----------------------------------------------------------------------------
+
+
+def test_an_event_row_carries_the_facts_of_its_delivery() -> None:
+    of = rows.delivery(
+        7,
+        location_ref="loc",
+        company="acme",
+        tags=("b", "a"),
+        campaign="workflow:w",
+        step="s1",
+        provider="Gmail",
+        outcome=Outcome.BOUNCED,
+        flags=Flag.LATE | Flag.REACHED,
+        code=550,
+    )
+    Value.objects.filter(text="workflow:w").update(label="Welcome")
+    detail = Detail(event_id="e1", message="no such user", reason="bounce", enhanced="5.1.1")
+    stored = rows.event(of, kind=EventKind.DEFERRED, code=421, detail=detail)
+    (row,) = queries.event_rows(after=0, limit=10)
+    assert row.as_json() == {
+        "cursor": stored.pk,
+        "event_id": "e1",
+        "kind": "deferred",
+        "occurred_at": "2026-11-22T10:30:00+00:00",
+        "received_at": "2026-11-22T10:30:00+00:00",
+        "location": "loc",
+        "message_id": "m7@mail",
+        "recipient": "r7@example.com",
+        "code": 421,
+        "enhanced": "5.1.1",
+        "message": "no such user",
+        "reason": "bounce",
+        "tags": ("a", "b"),
+        "campaign": "workflow:w",
+        "step": "s1",
+        "provider": "Gmail",
+        "delivery": of.pk,
+        "outcome": "bounced",
+        "late": True,
+        "recovered": False,
+        "inferred": False,
+    }
+    assert (row.company, row.campaign_label, row.delivery_code) == ("acme", "Welcome", 550)
+
+
+def test_an_event_without_a_delivery_speaks_for_itself() -> None:
+    rows.event(kind=EventKind.OPENED, detail=Detail(message_id="m@x", recipient="a@b"), code=250)
+    (row,) = queries.event_rows(after=0, limit=10)
+    assert (row.message_id, row.recipient, row.tags, row.sent_at) == ("m@x", "a@b", (), None)
+    assert row.as_json()["outcome"] is None
+    assert row.as_json()["campaign"] is None
+
+
+def test_rows_come_in_the_order_of_their_cursors_between_the_bounds() -> None:
+    of = rows.delivery()
+    ids = [rows.event(of, occurred_at=NOW - timedelta(minutes=i)).pk for i in range(5)]
+    assert [row.cursor for row in queries.event_rows(after=0, limit=10)] == ids
+    assert [row.cursor for row in queries.event_rows(after=ids[0], limit=2)] == ids[1:3]
+    some = queries.event_rows(after=ids[1], until=ids[3], limit=10)
+    assert [row.cursor for row in some] == ids[2:4]
+    assert queries.event_rows(after=ids[-1], limit=10) == []
+
+
+def test_event_rows_cost_two_queries_and_one_when_idle() -> None:
+    for number in range(20):
+        rows.event(rows.delivery(number, tags=(f"t{number}",), campaign=f"c{number}"))
+    with CaptureQueriesContext(connection) as busy:
+        assert len(queries.event_rows(after=0, limit=100)) == 20
+    with CaptureQueriesContext(connection) as idle:
+        assert queries.event_rows(after=queries.newest_cursor(), limit=100) == []
+    assert (len(busy), len(idle)) == (2, 2)  # idle: newest_cursor and one look
+
+
+def test_cursors_of_an_empty_table_are_zero() -> None:
+    assert (queries.oldest_cursor(), queries.newest_cursor()) == (0, 0)
+    assert not queries.is_pruned(0)
+    assert not queries.is_pruned(5)
+
+
+def test_a_cursor_before_the_kept_events_is_known_as_pruned() -> None:
+    ids = [rows.event(rows.delivery(number)).pk for number in range(4)]
+    assert not any(queries.is_pruned(after) for after in (0, *ids))
+    Event.objects.filter(pk__lt=ids[2]).delete()
+    assert [queries.is_pruned(after) for after in ids] == [True, False, False, False]
+
+
+# --- Pages of events -----------------------------------------------------------------------
+
+
+def page(query: str = "", rights: Rights = EVERYTHING, **bounds: int) -> queries.EventsPage:
+    return queries.events_page(asked(query), rights, **{"after": 0, "limit": 10, **bounds})
+
+
+def asked(query: str) -> Filter:
+    return parse([tuple(p.split("=", 1)) for p in query.split("&") if p], now=NOW)  # type: ignore[misc]
+
+
+def test_a_page_of_events_holds_what_matches_and_says_if_more_follow() -> None:
+    ids = [rows.event(rows.delivery(n, tags=("odd",) if n % 2 else ())).pk for n in range(10)]
+    first = page("tag=odd", limit=2)
+    assert [row.cursor for row in first.rows] == [ids[1], ids[3]]
+    assert (first.cursor, first.more) == (ids[3], True)
+    rest = page("tag=odd", after=first.cursor)
+    assert [row.cursor for row in rest.rows] == [ids[5], ids[7], ids[9]]
+    assert (rest.cursor, rest.more) == (ids[9], False)
+
+
+def test_a_page_of_events_holds_only_what_may_be_seen() -> None:
+    mine = rows.event(rows.delivery(1, location_ref="mine"))
+    rows.event(rows.delivery(2, location_ref="hidden"))
+    rights = Rights(location_ids=frozenset({mine.location_id}))
+    assert [row.cursor for row in page(rights=rights).rows] == [mine.pk]
+    assert page(rights=NOTHING).rows == []
+    with pytest.raises(Http404):
+        page("location=hidden", rights)
+
+
+def test_a_rare_match_takes_several_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "SCAN_CHUNK", 2)
+    monkeypatch.setattr(queries, "SCAN_MOST", 4)
+    ids = [rows.event(rows.delivery(n, tags=("rare",) if n == 6 else ())).pk for n in range(8)]
+    empty = page("tag=rare")
+    assert (empty.rows, empty.cursor, empty.more) == ([], ids[3], True)
+    found = page("tag=rare", after=empty.cursor)
+    assert [row.cursor for row in found.rows] == [ids[6]]
