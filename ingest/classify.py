@@ -86,7 +86,8 @@ _WORDS: tuple[tuple[Category, str], ...] = (
     (
         Category.SPAM_CONTENT,
         r"\bspam|unsolicited|virus|phish|malware|malicious|message content"
-        r"|content (?:rejected|denied)|bulk mail|prohibited attachment|nature of the content|looks like junk",
+        r"|content (?:rejected|denied)|bulk mail|prohibited attachment|nature of the content"
+        r"|looks like junk",
     ),
     (
         Category.INVALID_RECIPIENT,

@@ -173,6 +173,8 @@ def _find_mail(payload: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
     """Mailgun's event object, and whether it came wrapped or flat."""
     for key, form in (("webhookPayload", "wrapped"), ("event-data", "wrapped"), ("body", "flat")):
         inner = payload.get(key)
+        if key == "body" and "event" in payload:
+            break
         if type(inner) is str and inner.lstrip()[:1] == "{":
             inner = _decode_text(inner)
         if type(inner) is dict:
@@ -266,7 +268,9 @@ def _clean(text: str) -> str:
 def _text(value: object, limit: int) -> str:
     """A text to show: as it came, but storable and cut. "" for what is no text."""
     if type(value) is str:
-        return _clean(value[:limit])
+        return _clean(value[:limit]) if value else ""
+    if value is None:
+        return ""
     if type(value) is int and -(2**63) <= value < 2**64:
         return str(value)
     if type(value) is list:
@@ -281,8 +285,12 @@ def _name(value: object, limit: int) -> str:
     """
     if type(value) is not str:
         return _text(value, limit) if type(value) is int else ""
-    text = _clean(value).strip()
-    if len(text) * 4 <= limit or len(raw := text.encode()) <= limit:
+    text = value.strip()
+    if text.isascii() and len(text) <= limit and "\x00" not in text:
+        return text
+    text = _clean(text)
+    raw = text.encode()
+    if len(raw) <= limit:
         return text
     digest = blake2b(raw, digest_size=8).hexdigest()
     return f"{raw[: limit - 17].decode(errors='ignore')}~{digest}"
@@ -481,9 +489,12 @@ def _campaign(parts: _Parts) -> tuple[int, str, str, str]:
     if lc and (campaign_id := _name(lc.get("email_type_id"), _REF)):
         email_type = _name(lc.get("email_type"), _WORD) or "other"
         return 2, f"{email_type}:{campaign_id}", "", _name(lc.get("email_type_step_id"), _STEP)
-    campaigns = parts.mail.get("campaigns")
+    mail = parts.mail
+    campaigns = mail.get("campaigns")
+    if not campaigns and ("campaign-id" in mail or "campaign-name" in mail):
+        campaigns = {"id": mail.get("campaign-id"), "name": mail.get("campaign-name")}
     if not campaigns:
-        campaigns = [{"id": parts.mail.get("campaign-id"), "name": parts.mail.get("campaign-name")}]
+        return 0, "", "", ""
     if type(campaigns) is not list:
         campaigns = [campaigns]
     named = [found for found in map(_named_campaign, campaigns) if found[0]]
@@ -516,10 +527,12 @@ def _sending_domain(parts: _Parts) -> tuple[str, int]:
     if domain := _host(own.get("name") if type(own) is dict else own):
         return domain, 2
     for sender in (parts.envelope.get("sender"), parts.headers.get("from")):
-        address = _recipient(sender)
-        if "@" in address and (domain := _host(address.rpartition("@")[2])):
-            return domain, 1
+        if type(sender) is str and (found := _AFTER_AT.search(sender, max(0, len(sender) - 400))):
+            return _host(found[1]), 1
     return "", 0
+
+
+_AFTER_AT = re.compile(r"@([^@\s<>,;]+)[>\s]*$")
 
 
 # --- Kinds -----------------------------------------------------------------------------------
@@ -586,20 +599,14 @@ def _unstated_kind(parts: _Parts, reason: str, code: int | None) -> EventKind:
     return EventKind.BOUNCED if level == "error" else EventKind.UNKNOWN
 
 
-def _replies(parts: _Parts) -> tuple[object, ...]:
+def _replies(parts: _Parts) -> Iterator[object]:
     """Where a reply's code may stand, the likeliest first."""
     status, mail = parts.status, parts.mail
-    return (
-        status.get("code"),
-        mail.get("code"),
-        status.get("message"),
-        mail.get("error"),
-        status.get("description"),
-        mail.get("description"),
-        status.get("bounce-code"),
-        status.get("last-code"),
-        status.get("last-message"),
-    )
+    for key, legacy_key in (("code", "code"), ("message", "error"), ("description",) * 2):
+        yield status.get(key)
+        yield mail.get(legacy_key)
+    for key in ("bounce-code", "last-code", "last-message"):
+        yield status.get(key)
 
 
 def _reply_class(parts: _Parts) -> int:
@@ -631,16 +638,19 @@ def _enhanced_code(value: object) -> str:
 
 
 def _code(parts: _Parts) -> int | None:
+    own = parts.status.get("code")
+    if type(own) is int and 200 <= own < 700:
+        return own
     for value in _replies(parts):
         if value and (code := _basic_code(value)) is not None:
             return code
     return None
 
 
-def _enhanced(parts: _Parts) -> str:
+def _enhanced(parts: _Parts, code: int | None) -> str:
     status = parts.status
     own = _enhanced_code(status.get("enhanced-code"))
-    if own:
+    if own or (code is not None and code < 400):
         return own
     for value in (status.get("bounce-code"), *_replies(parts)):
         if type(value) in (str, list) and (found := _enhanced_code(value)):
@@ -802,6 +812,7 @@ def _detail(parts: _Parts, location: str) -> Detail:
     mail, status, envelope = parts.mail, parts.status, parts.envelope
     reject = _dict(mail.get("reject"))
     event_id = _name(mail.get("id"), _REF)
+    code = _code(parts)
     message, description = _words(parts, reject)
     pool_name = _text(envelope.get("i-ip-pool-name"), _LABEL).strip()
     return Detail(
@@ -809,8 +820,8 @@ def _detail(parts: _Parts, location: str) -> Detail:
         word=_text(mail.get("event"), _WORD),
         severity=_text(mail.get("severity"), _WORD),
         reason=_text(mail.get("reason"), _LABEL) or _text(reject.get("reason"), _LABEL),
-        code=_code(parts),
-        enhanced=_enhanced(parts),
+        code=code,
+        enhanced=_enhanced(parts, code),
         message=message,
         description=description,
         bounce_type=_text(status.get("bounce-type"), _WORD),
