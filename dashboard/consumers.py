@@ -10,6 +10,7 @@ from channels.auth import AuthMiddlewareStack
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.security.websocket import AllowedHostsOriginValidator
+from django.contrib.auth.models import AnonymousUser, User
 from django.http import Http404
 
 from dashboard import queries
@@ -37,7 +38,8 @@ class Gate:
         header = next((v for n, v in scope["headers"] if n == b"authorization"), b"")
         if not header:
             return await self._session(scope, receive, send)
-        user = await database_sync_to_async(user_of_bearer)(header.decode("latin-1"))
+        now = datetime.now(UTC)
+        user = await database_sync_to_async(user_of_bearer)(header.decode("latin-1"), now=now)
         return await self._bearer({**scope, "user": user}, receive, send)
 
 
@@ -116,9 +118,7 @@ class _Socket(AsyncWebsocketConsumer):
 
 @database_sync_to_async
 def _rights_now(user_id: int) -> Rights:
-    from django.contrib.auth import get_user_model
-
-    return rights_of(get_user_model().objects.filter(pk=user_id).first())
+    return rights_of(User.objects.filter(pk=user_id).first() or AnonymousUser())
 
 
 class EventSocket(_Socket):

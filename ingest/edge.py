@@ -22,7 +22,13 @@ from ingest import metrics
 from ingest.models import Source
 from ingest.normalize import AppEvent, NormalizedEvent
 from ingest.record import Busy, Item, item_from_body, recorder
-from ingest.verify import Verdict, Verifier, load_ed25519_keys, load_rsa_keys, verify_hmac
+from ingest.verify import (
+    Verifier,
+    collect_headers,
+    load_ed25519_keys,
+    load_rsa_keys,
+    verify_hmac,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +80,7 @@ async def _take(scope: Scope, receive: Receive) -> str:
     key = _source_key(scope["path"])
     if scope["method"] != "POST":
         raise Refused(405, "method not allowed")
-    headers = _headers(scope)
+    headers = collect_headers(scope["headers"])
     _refuse_large(headers)
     source = await _source(key) if key else None
     body = await _read(receive)
@@ -103,15 +109,6 @@ def _source_key(path: str) -> str:
     if path.startswith(PATH + "/") and key and "/" not in key:
         return key
     raise Refused(404, "not found")
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    """Header values by lower-case name. One sent twice with different values proves nothing."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = value if headers.get(name, value) == value else f"{headers[name]}, {value}"
-    return headers
 
 
 def _refuse_large(headers: dict[str, str]) -> None:
@@ -185,8 +182,8 @@ def _check(headers: dict[str, str], body: bytes, source: _Source | None) -> bool
     """
     if source is None:
         verdict = verifier().verify(headers, body)
-        if verdict is not Verdict.OK:
-            raise _unverified(f"signature {verdict.value}")
+        if not verdict.ok:
+            raise _unverified(f"{verdict.scheme} signature {verdict.result}".strip())
         return True
     if not source.hmac_secret:
         return False

@@ -50,7 +50,28 @@ class Failure(msgspec.Struct, frozen=True, order=True, array_like=True):
     enhanced: str
 
 
-class Facts(msgspec.Struct, omit_defaults=True, rename=lambda name: _SHORT[name]):
+# Stored with every delivery: short names keep it at some 200 bytes.
+_SHORT = {
+    "first": "f",
+    "last_bounced": "lb",
+    "last_delivered": "ld",
+    "delivered_at": "da",
+    "delayed_bounce": "db",
+    "test": "t",
+    "machine": "m",
+    "human_opened": "ho",
+    "tags": "tg",
+    "campaign": "c",
+    "provider": "p",
+    "sending_domain": "sd",
+    "failure": "x",
+    "deferral_categories": "dc",
+    "attempts": "a",
+    "attempt_count": "n",
+}
+
+
+class Facts(msgspec.Struct, omit_defaults=True, rename=_SHORT):
     """What is known of a delivery. Times are microseconds since 1970, UTC."""
 
     first: dict[int, int] = {}  # earliest time of each kind
@@ -71,26 +92,8 @@ class Facts(msgspec.Struct, omit_defaults=True, rename=lambda name: _SHORT[name]
     attempt_count: int = 0
 
 
-_SHORT = {
-    "first": "f",
-    "last_bounced": "lb",
-    "last_delivered": "ld",
-    "delivered_at": "da",
-    "delayed_bounce": "db",
-    "test": "t",
-    "machine": "m",
-    "human_opened": "ho",
-    "tags": "tg",
-    "campaign": "c",
-    "provider": "p",
-    "sending_domain": "sd",
-    "failure": "x",
-    "deferral_categories": "dc",
-    "attempts": "a",
-    "attempt_count": "n",
-}
-
-_encode = msgspec.json.Encoder().encode
+# Deterministic: equal facts are equal texts, whatever order they came in.
+_encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(Facts).decode
 
 

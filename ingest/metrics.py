@@ -4,7 +4,7 @@ from prometheus_client import Counter, Histogram
 
 WEBHOOKS = Counter(
     "sendwatch_webhooks", "Webhooks by answer.", ["status"]
-)  # stored, duplicate, ignored, kept, unsigned, forged, malformed, too_large, busy
+)  # the edge's answers: a closed set
 BATCH_SIZE = Histogram(
     "sendwatch_batch_webhooks",
     "Webhooks that one transaction took.",

@@ -418,6 +418,9 @@ def _event_row(
 ) -> tuple[Any, ...]:
     key = _delivery_key(event)
     codec, payload = _compressed(item.body)
+    detail = event.detail
+    if event.test:
+        detail = msgspec.structs.replace(detail, test=True)
     return (
         ids.location(event.location_ref),
         changes[key].id if key is not None else None,
@@ -426,7 +429,7 @@ def _event_row(
         event.occurred_at,
         item.received_at,
         event.detail.code,
-        _encode_detail(event.detail).decode(),
+        _encode_detail(detail).decode(),
         event.content,
         payload,
         codec,
@@ -504,7 +507,7 @@ class Recorder:
             if self._closed or len(self._queue) >= self.capacity:
                 raise Busy
             self._queue.append(waiting)
-            if self._thread is None or not self._thread.is_alive():
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
                 self._thread.start()
             self._wake.notify_all()
@@ -535,26 +538,31 @@ class Recorder:
             self._closed = False
 
     def _run(self) -> None:
-        while True:
-            taken = self._take()
-            if taken:
-                self._write(taken)
-                with self._wake:
-                    self._writing = False
-                    self._wake.notify_all()
-                if connection.vendor == "sqlite" and len(self._queue) < self.batch:
-                    # SQLite has no queue of writers: without a pause nobody else gets a turn.
-                    time.sleep(0.002)
+        while taken := self._take():
+            self._write(taken)
+            with self._wake:
+                self._writing = False
+                self._wake.notify_all()
+            if connection.vendor == "sqlite" and len(self._queue) < self.batch:
+                # SQLite has no queue of writers: without a pause nobody else gets a turn.
+                time.sleep(0.002)
+        connection.close()
 
     def _take(self) -> list[_Waiting]:
+        """The next batch, once there is one; none when the recorder is closed and done."""
         with self._wake:
-            if not self._wake.wait_for(lambda: bool(self._queue), timeout=5):
+            if not self._wake.wait_for(self._called, timeout=5):
                 self._tidy()
-                self._wake.wait_for(lambda: bool(self._queue))
+                self._wake.wait_for(self._called)
             count = min(len(self._queue), self.batch)
             taken = [self._queue.popleft() for _ in range(count)]
             self._writing = bool(taken)
+            if not taken:
+                self._thread = None
             return taken
+
+    def _called(self) -> bool:
+        return bool(self._queue) or self._closed
 
     @staticmethod
     def _tidy() -> None:

@@ -56,11 +56,15 @@ def _remove_files() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--only-database"):
-        return
-    left_out = [item for item in items if not _touches_database(item)]
+    left_out = [item for item in items if not _belongs(item, config.getoption("--only-database"))]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if _touches_database(item)]
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _belongs(item: pytest.Item, only_database: bool) -> bool:
+    if django_settings.EMBEDDED and item.get_closest_marker("postgresql_only"):
+        return False
+    return _touches_database(item) or not only_database
 
 
 def _touches_database(item: pytest.Item) -> bool:
@@ -85,6 +89,12 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
         report.outcome = "failed"
         report.longrepr = f"{collector.nodeid}: skipped, which CI does not allow: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def engine() -> str:
+    """The database that this run tests with: "sqlite" or "postgresql"."""
+    return "sqlite" if django_settings.EMBEDDED else "postgresql"
 
 
 @pytest.fixture

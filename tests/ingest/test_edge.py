@@ -1,0 +1,222 @@
+"""The edge: every answer of the contract, over HTTP, from real servers."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.serving import WEBHOOK, Server, running
+
+pytestmark = pytest.mark.both_engines
+LOCATION = "ve9EPM428h8vShlRW1KT"
+
+
+@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine: str
+) -> Iterator[Server]:
+    with running(request.param, engine, tmp_path_factory.mktemp("edge")) as server:
+        yield server
+
+
+_count = iter(range(10**9))
+
+
+def payload(**changes: Any) -> dict[str, Any]:
+    """A delivered event in the wrapped form, another one at each call."""
+    number = next(_count)
+    return {
+        "type": "LCEmailStats",
+        "locationId": LOCATION,
+        "webhookId": f"webhook-{number}",
+        "webhookPayload": {
+            "event": "delivered",
+            "id": f"event-{number}",
+            "timestamp": time.time(),
+            "message": {"headers": {"message-id": f"<m{number}@example.com>"}},
+            "recipient": f"jane{number}@example.org",
+        },
+    } | changes
+
+
+def stored(server: Server) -> int:
+    """How many events the tables hold."""
+    lines = server.manage(
+        "shell", "-v", "0", "-c",
+        "from ingest.models import Event; print(Event.objects.count())",
+    )  # fmt: skip
+    return int(lines.strip().splitlines()[-1])
+
+
+def test_a_signed_webhook_is_stored_and_its_retry_is_a_duplicate(server: Server) -> None:
+    body = payload()
+    first, again = server.post(body), server.post(body)
+    assert (first.status_code, first.json()) == (200, {"status": "stored"})
+    assert (again.status_code, again.json()) == (200, {"status": "duplicate"})
+    assert first.headers["content-type"] == "application/json"
+
+
+def test_the_address_works_without_its_last_slash_too(server: Server) -> None:
+    assert server.post(payload(), path=WEBHOOK.rstrip("/")).json() == {"status": "stored"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-GHL-Signature": "N/A"},
+        {"X-GHL-Signature": "not base64"},
+        {"X-GHL-Signature": "AAAA"},
+        {"X-GHL-Signature": "A" * 86 + "=="},
+        {"X-WH-Signature": "A" * 684},
+    ],
+)
+def test_nothing_unsigned_is_taken_or_stored(server: Server, headers: dict[str, str]) -> None:
+    before = stored(server)
+    answer = httpx.post(server.url + WEBHOOK, json=payload(), headers=headers)
+    assert (answer.status_code, answer.json()) == (401, {"status": "unverified"})
+    assert stored(server) == before
+
+
+def test_a_changed_body_is_not_what_was_signed(server: Server) -> None:
+    body = json.dumps(payload()).encode()
+    headers = server.signer.headers(body)
+    answer = httpx.post(server.url + WEBHOOK, content=body + b" ", headers=headers)
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+def test_other_methods_are_refused(server: Server, method: str) -> None:
+    answer = httpx.request(method, server.url + WEBHOOK)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"type": "ContactCreate", "locationId": LOCATION}, "ignored"),
+        ({"type": "INSTALL", "locationId": LOCATION, "companyName": "Agency"}, "ignored"),
+        ({"type": "LCEmailStats", "locationId": LOCATION}, "kept"),
+        (payload(locationId=None), "kept"),
+        ([1, 2], "kept"),
+        ("text", "kept"),
+        (b"not json", "kept"),
+        (b"", "kept"),
+        (b"\xff\xfe", "kept"),
+        (b"[" * 5_000, "kept"),
+    ],
+)
+def test_whatever_is_signed_is_taken(server: Server, body: Any, status: str) -> None:
+    answer = server.post(body)
+    assert (answer.status_code, answer.json()) == (200, {"status": status})
+
+
+def test_a_chunked_body_is_read_whole(server: Server) -> None:
+    body = json.dumps(payload()).encode()
+    parts = (body[i : i + 100] for i in range(0, len(body), 100))
+    answer = httpx.post(server.url + WEBHOOK, content=parts, headers=server.signer.headers(body))
+    assert answer.json() == {"status": "stored"}
+
+
+def test_the_content_type_does_not_matter(server: Server) -> None:
+    headers = {"Content-Type": "text/plain; charset=utf-16"}
+    assert server.post(payload(), headers=headers).json() == {"status": "stored"}
+
+
+def test_over_a_mebibyte_is_too_large(server: Server) -> None:
+    large = b'"' + b"x" * (1 << 20) + b'"'
+    assert server.post(large).status_code == 413
+    chunks = (large[i : i + 65_536] for i in range(0, len(large), 65_536))
+    try:
+        answer = httpx.post(
+            server.url + WEBHOOK, content=chunks, headers=server.signer.headers(large)
+        )
+    except httpx.WriteError:
+        return  # refused while it was still being sent
+    assert answer.status_code == 413
+
+
+def test_a_mebibyte_is_not_too_large(server: Server) -> None:
+    body = json.dumps(payload()).encode()
+    body += b" " * ((1 << 20) - len(body))
+    assert server.post(body).json() == {"status": "stored"}
+
+
+def test_a_sender_that_leaves_in_the_middle_changes_nothing(server: Server) -> None:
+    before = stored(server)
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(
+            f"POST {WEBHOOK} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\n{{".encode()
+        )
+    assert server.post(payload()).json() == {"status": "stored"}
+    assert stored(server) == before + 1
+
+
+def test_unknown_addresses_are_not_found(server: Server) -> None:
+    assert server.post(payload(), path="/webhooks/other/").status_code == 404
+    assert server.post(payload(), path="/webhooks/lc-email/a/b/").status_code == 404
+
+
+class TestNamedSource:
+    """``/webhooks/lc-email/<key>/``: the key vouches, or an HMAC does."""
+
+    @pytest.fixture(scope="class")
+    def path(self, server: Server) -> str:
+        line = server.manage("create_source", "--name", "white label", "--location", LOCATION)
+        return httpx.URL(line.strip().splitlines()[-1]).path
+
+    @pytest.fixture(scope="class")
+    def hmac_path(self, server: Server) -> str:
+        line = server.manage(
+            "create_source", "--name", "signed label", "--location", LOCATION,
+            "--hmac-secret", "s3cret", "--hmac-header", "X-Wl-Signature",
+        )  # fmt: skip
+        return httpx.URL(line.strip().splitlines()[-1]).path
+
+    def test_its_key_vouches_and_its_location_stands_in(self, server: Server, path: str) -> None:
+        flat = {
+            "event": "delivered",
+            "recipient": "contact@example.com",
+            "Message-Id": f"<flat{next(_count)}@example.com>",
+            "timestamp": int(time.time()),
+        }
+        assert httpx.post(server.url + path, json=flat).json() == {"status": "stored"}
+
+    def test_not_json_is_malformed(self, server: Server, path: str) -> None:
+        answer = httpx.post(server.url + path, content=b"no json")
+        assert (answer.status_code, answer.json()) == (400, {"status": "malformed"})
+
+    def test_an_unknown_key_is_unverified(self, server: Server) -> None:
+        answer = httpx.post(server.url + WEBHOOK + "x" * 32 + "/", json=payload())
+        assert answer.status_code == 401
+
+    def test_an_hmac_is_checked_where_one_is_set(self, server: Server, hmac_path: str) -> None:
+        import hashlib
+        import hmac
+
+        body = json.dumps(payload()).encode()
+        right = hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
+        url = server.url + hmac_path
+        assert httpx.post(url, content=body).status_code == 401
+        wrong = httpx.post(url, content=body, headers={"X-Wl-Signature": "0" * 64})
+        assert wrong.status_code == 401
+        answer = httpx.post(url, content=body, headers={"X-Wl-Signature": right})
+        assert answer.json() == {"status": "stored"}
+
+    def test_a_key_does_not_make_the_other_address_open(self, server: Server, path: str) -> None:
+        assert httpx.post(server.url + WEBHOOK, json=payload()).status_code == 401
+
+
+def test_a_webhook_of_another_app_is_ignored(
+    tmp_path_factory: pytest.TempPathFactory, engine: str
+) -> None:
+    folder = tmp_path_factory.mktemp("app")
+    with running("uvicorn", engine, folder, WEBHOOK_APP_ID="ours") as server:
+        assert server.post(payload(appId="theirs")).json() == {"status": "ignored"}
+        assert server.post(payload(appId="ours")).json() == {"status": "stored"}
+        assert server.post(payload()).json() == {"status": "stored"}
+        assert stored(server) == 2

@@ -1,0 +1,178 @@
+"""Real servers for tests: a process of Daphne or uvicorn, with a database of its own."""
+
+import base64
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import orjson
+import psycopg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from psycopg import sql
+
+ROOT = Path(__file__).resolve().parent.parent
+WEBHOOK = "/webhooks/lc-email/"
+
+
+@dataclass
+class Signer:
+    """An Ed25519 key pair that signs bodies as HighLevel does."""
+
+    private: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+
+    @property
+    def public_pem(self) -> str:
+        """The key that a server under test is told to trust."""
+        public = self.private.public_key()
+        return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    def headers(self, body: bytes) -> dict[str, str]:
+        """The headers of a signed webhook."""
+        signature = base64.b64encode(self.private.sign(body)).decode()
+        return {"X-GHL-Signature": signature, "Content-Type": "application/json"}
+
+
+@dataclass
+class Server:
+    """A running server process, and how to talk to it."""
+
+    kind: str
+    env: dict[str, str]
+    signer: Signer
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        log = Path(self.env["DATA_DIR"]) / "server.log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, *self._command()],
+                cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError(f"the server did not start:\n{log.read_text()[-4000:]}")
+
+    def _command(self) -> list[str]:
+        if self.kind == "daphne":
+            return ["manage.py", "serve", "--port", str(self.port), "--no-demo"]
+        return [
+            "-m", "uvicorn", "config.asgi:application", "--host", "127.0.0.1",
+            "--port", str(self.port), "--ws", "websockets-sansio",
+            "--ws-per-message-deflate", "false", "--log-level", "warning", "--no-access-log",
+            "--timeout-graceful-shutdown", "15",
+        ]  # fmt: skip
+
+    def stop(self, with_signal: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end. Returns the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        return self.process.wait(timeout=30)
+
+    def manage(self, *arguments: str) -> str:
+        """Run a management command against the server's database; returns what it printed."""
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{arguments}: {done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def token(self, username: str = "watcher", *, staff: bool = True) -> str:
+        """A bearer token of a user, made at first use."""
+        self.manage(
+            "shell", "-v", "0", "-c",
+            "from django.contrib.auth.models import User;"
+            f"User.objects.get_or_create(username={username!r}, defaults={{'is_staff': {staff}}})",
+        )  # fmt: skip
+        return self.manage("create_api_token", username).strip().splitlines()[-1]
+
+    def post(self, payload: Any, **options: Any) -> httpx.Response:
+        """Post a signed webhook: bytes as they are, anything else as JSON."""
+        body = payload if isinstance(payload, bytes) else orjson.dumps(payload)
+        return httpx.post(
+            self.url + options.pop("path", WEBHOOK),
+            content=body,
+            headers=self.signer.headers(body) | options.pop("headers", {}),
+            timeout=10,
+            **options,
+        )
+
+
+def free_port() -> int:
+    """A port nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def own_database(engine: str, folder: Path) -> Iterator[dict[str, str]]:
+    """The environment of a database that nobody else uses; dropped at the end."""
+    if engine == "sqlite":
+        yield {}
+        return
+    server = os.environ.get("TEST_DATABASE_URL", "postgres://postgres@127.0.0.1:5432/postgres")
+    parts = urlsplit(server)
+    name = f"sendwatch_{os.getpid()}_{folder.name.replace('-', '_')}".lower()[:60]
+    admin = urlunsplit(parts._replace(scheme="postgresql", path="/postgres"))
+    redis = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/5")
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield {
+            "DATABASE_URL": urlunsplit(parts._replace(path=f"/{name}")),
+            "REDIS_URL": redis,
+            "SECRET_KEY": "test-" + name * 3,
+        }
+    finally:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+
+@contextlib.contextmanager
+def running(kind: str, engine: str, folder: Path, **settings: str) -> Iterator[Server]:
+    """A migrated, running server: kind "daphne" or "uvicorn", engine "sqlite" or "postgresql"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    signer = Signer()
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WEBHOOK_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "PYTEST"))
+    }
+    with own_database(engine, folder) as database:
+        env = clean | database | {"DATA_DIR": str(folder), "WEBHOOK_ED25519_KEYS": signer.public_pem}
+        server = Server(kind, env | settings, signer, free_port())
+        server.manage("migrate", "-v", "0")
+        server.manage("collectstatic", "--noinput", "-v", "0")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
