@@ -17,8 +17,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 SECOND = 1_000_000  # all times here are whole microseconds, since 1970 or as a length
-MINUTE = 60 * SECOND
-DAY = 24 * 60 * MINUTE
+DAY = 24 * 3600 * SECOND
 APP_ID = "6720c0ffee0ddba11ca5e001"
 DUPLICATE_SHARE = 0.02
 DISORDER_SHARE = 0.03
@@ -97,7 +96,7 @@ _GOOGLE_DEFERRAL = _replies(
      "Unusual rate of mail from IP address [{ip}]; it is limited for a while.\n"
      "4.7.28 https://support.google.com/mail/?p=UnsolicitedRateLimitError {token} - gsmtp"),
     (3, "rate_limited", 450, "4.2.1",
-     "The account {rcpt} is receiving email at too high a rate. Try again later.\n"
+     "The account {rcpt} is receiving mail too quickly. Please send it again later.\n"
      "4.2.1 https://support.google.com/mail/?p=ReceivingRate {token} - gsmtp"),
     (2, "mailbox_full", 452, "4.2.2",
      "The recipient's inbox is out of storage space.\n"
@@ -147,7 +146,7 @@ PROVIDERS = (
         reports=True,
     ),
     Provider(
-        "Microsoft 365", 10, _BUSINESSES[5:8], ("{dashed}.mail.protection.outlook.com",),
+        "Outlook 365", 10, _BUSINESSES[5:8], ("{dashed}.mail.protection.outlook.com",),
         hard=_replies(
             (5, "invalid_recipient", 550, "5.1.10",
              "RESOLVER.ADR.RecipientNotFound; recipient {rcpt} not found by SMTP address lookup"
@@ -170,7 +169,7 @@ PROVIDERS = (
              " DMARC policy of reject. [{node}]"),
         ),
         deferral=_replies(
-            (4, "rate_limited", 451, "4.7.500",
+            (4, "server_error", 451, "4.7.500",
              "Server busy. Please try again later from [{ip}]. (S77719) [{node}]"),
         ),
         bot="generic", bot_opens=0.12,
@@ -197,7 +196,7 @@ PROVIDERS = (
              "[BL21] Connections from {ip} are not accepted: the address is listed by Spamhaus."),
         ),
         deferral=_replies(
-            (5, "rate_limited", 421, "4.7.0",
+            (5, "reputation_block", 421, "4.7.0",
              "[TSS04] Messages from {ip} temporarily deferred due to unexpected volume or user"
              " complaints - 4.16.55.1"),
         ),
@@ -286,7 +285,7 @@ _TROUBLED = {
     1: Health(hard=0.008, refused_at=("Outlook",), deferral=0.06),
     2: Health(hard=0.034, soft=0.004),
     3: Health(hard=0.066, soft=0.005, block=0.006, suppressed=0.02),
-    4: Health(hard=0.011, complaint=0.02, block=0.008),
+    4: Health(hard=0.011, complaint=0.05, block=0.008),
     5: Health(hard=0.042, soft=0.003),
 }
 _TINY = Health(hard=0.2)
@@ -646,13 +645,9 @@ def _attempted(mail: Mail, moment: Moment, rng: Random) -> Body:
         "envelope": _envelope(mail, sent=True),
         "delivery-status": _status(mail, moment, rng),
         # Live traffic leaves it out now and then: the receiver is told by MX host then.
-        "recipient-provider": None if rng.random() < 0.02 else _provider_word(mail.provider),
+        "recipient-provider": None if rng.random() < 0.02 else mail.provider.name,
         "primary-dkim": f"lc1._domainkey.{mail.location.sending_domain}",
     }
-
-
-def _provider_word(provider: Provider) -> str:
-    return "Other" if provider.name == "Comcast" else provider.name
 
 
 def _accepted(mail: Mail, moment: Moment, rng: Random) -> Body:
@@ -926,9 +921,9 @@ def _introductions(traffic: _Traffic, at: int) -> Iterator[Body]:
         yield _app_body("LocationUpdate", at=at, ids=traffic.ids, more=update)
 
 
-def _wave(since: int, period: int) -> float:
-    """How busy it is, around 1: mail comes and goes."""
-    return 1 + 0.35 * math.sin(2 * math.pi * since / period)
+def _wave(since: int) -> float:
+    """How busy a time of the day was, around 1."""
+    return 1 + 0.35 * math.sin(2 * math.pi * since / DAY)
 
 
 def lives(
@@ -956,7 +951,7 @@ def lives(
     past_rate = min(rate, history_events / max(history_hours * 3600, 1))
     while True:
         past = clock < now
-        pace = past_rate * _wave(clock - now, DAY) if past else rate * _wave(clock - now, MINUTE)
+        pace = past_rate * _wave(clock - now) if past else rate
         step = _seconds(traffic.rng.expovariate(pace))
         clock = min(clock + step, now) if past else clock + step
         if not traffic.heap or traffic.heap[0][0] > clock:
