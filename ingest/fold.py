@@ -92,13 +92,13 @@ class Facts(msgspec.Struct, omit_defaults=True, rename=_SHORT):
     attempt_count: int = 0
 
 
-# Deterministic: equal facts are equal texts, whatever order they came in.
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Facts).decode
 
 
 def dump_facts(facts: Facts) -> str:
-    """The facts as the JSON text that a delivery stores."""
+    """The facts as the JSON text that a delivery stores: equal facts are equal texts."""
+    facts.first = dict(sorted(facts.first.items()))
     return _encode(facts).decode()
 
 
