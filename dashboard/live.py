@@ -1,0 +1,291 @@
+"""The regions of the pages: what they show at first paint, and the fragments that keep them fresh.
+
+A region's markup exists once: the page includes it, and ``fragments`` renders the same partial
+with ``hx-swap-oob``, so that ``live.js`` patches it in place.
+"""
+
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from django.db.models import Sum
+from django.template.loader import render_to_string
+from django.urls import reverse
+
+from dashboard import queries
+from dashboard.access import Rights
+from dashboard.charts import MinuteChart, minute_chart
+from dashboard.filters import Filter
+from dashboard.queries import EventRow
+from dashboard.rates import Counts
+from ingest.models import Event, MinuteCount
+from ingest.vocabulary import FAILURES, NONE_KEY, EventKind
+
+FEED_ROWS = 60  # at first paint
+FEED_SENT = 200  # at most in one frame: a page keeps no more
+TABLE_ROWS = 1_000
+MINUTES = 60
+SAID = 180  # characters of a receiver's words that the feed shows
+
+MARKS = {
+    EventKind.ACCEPTED: "→",
+    EventKind.DELIVERED: "✓",
+    EventKind.DEFERRED: "↻",
+    EventKind.BOUNCED: "✕",
+    EventKind.SUPPRESSED: "⊘",
+    EventKind.REJECTED: "⊘",
+    EventKind.COMPLAINED: "⚑",
+    EventKind.UNSUBSCRIBED: "−",
+    EventKind.OPENED: "○",
+    EventKind.CLICKED: "↗",
+    EventKind.STORED: "·",
+    EventKind.UNKNOWN: "?",
+}
+WORDS = {EventKind.ACCEPTED: "Queued"}  # "accepted" reads as if a receiver had
+
+
+class TableKind(NamedTuple):
+    """A table of rates on a page: its DOM id, and what it has a row for each of."""
+
+    id: str
+    by: str
+    title: str
+
+
+TABLES = {
+    "overview": (TableKind("locations", "location", "Locations"),),
+    "location": (
+        TableKind("campaigns", "campaign", "Campaigns and workflows"),
+        TableKind("tags", "tag", "Tags"),
+    ),
+    "campaign": (TableKind("locations", "location", "Locations"),),
+}
+
+
+RATES = "dashboard/_rates.html"
+_PULSE = ("pulse", "dashboard/_pulse.html")
+_TOTALS = ("totals", "dashboard/_totals.html")
+_MINUTES = ("minutes", "dashboard/_minutes.html#minutes-plot")
+_MINUTE_TABLE = ("minutes-table", "dashboard/_minutes.html#minutes-table")
+REGIONS = {
+    "overview": (_PULSE, _TOTALS, _MINUTES, _MINUTE_TABLE),
+    "location": (_PULSE, _TOTALS, _MINUTES, _MINUTE_TABLE),
+    "campaign": (_PULSE, _TOTALS),
+}
+
+
+class Row(NamedTuple):
+    """A row of a table of rates, as its partial shows it."""
+
+    id: str
+    name: str
+    ref: str
+    url: str
+    counts: Counts
+
+
+class Table(NamedTuple):
+    """A table of rates, as its partials show it."""
+
+    id: str
+    title: str
+    note: str
+    rows: list[Row]
+
+
+class Pulse(NamedTuple):
+    """When the newest webhook came, and how many events the last whole minute had."""
+
+    last_at: datetime | None
+    per_minute: int
+
+
+class FeedRow(NamedTuple):
+    """An event as the feed shows it. Texts are raw: the template escapes them."""
+
+    cursor: int
+    kind: str
+    mark: str
+    word: str
+    recipient: str
+    occurred_at: datetime
+    said: str
+    said_whole: str
+    place: str
+    url: str
+    campaign: str
+
+
+# --- What a page shows -----------------------------------------------------------------------
+
+
+def regions(
+    view: str, filter: Filter, rights: Rights, *, now: datetime, sort: str = ""
+) -> dict[str, Any]:
+    """The numbers of a page, as template context: totals, chart, pulse and tables, no feed.
+
+    ``filter`` is the page's whole filter, its location or campaign included. Raises
+    ``FilterError`` for what rates cannot be asked.
+    """
+    tables, totals = {}, None
+    for kind in TABLES[view]:
+        found = queries.rates(filter, rights, by=kind.by, limit=TABLE_ROWS, sort=sort, now=now)
+        totals = totals or found.total
+        rows = [_row(kind, filter, key, label, counts) for key, label, counts in found.rows]
+        tables[kind.id] = Table(kind.id, kind.title, _note(kind, len(rows)), rows)
+    chart = _chart(filter, rights, now=now)
+    return {
+        "view": view, "now": now, "totals": totals, "tables": tables, "chart": chart,
+        "pulse": _pulse(filter, rights, now=now),
+    }  # fmt: skip
+
+
+def _row(kind: TableKind, filter: Filter, key: str, label: str, counts: Counts) -> Row:
+    url = ""
+    if kind.by in ("location", "campaign") and key != NONE_KEY:
+        page = reverse(f"dashboard:{kind.by}", args=[key])
+        url = f"{page}?{filter.without(kind.by).canonical()}"
+    elif kind.by == "tag":
+        url = f"?{filter.without('location').plus('tag', key).canonical()}"
+    name = label or (campaign_name(key) if kind.by == "campaign" else key)
+    return Row(row_id(kind.id, key), name, key if name != key else "", url, counts)
+
+
+def campaign_name(key: str) -> str:
+    """A name for a campaign that has none: ``workflow:91b8bbfe-9ce8…`` is ``workflow 91b8bbfe``."""
+    kind, _, ref = key.partition(":")
+    if key == NONE_KEY or not ref:
+        return "No campaign" if key in (NONE_KEY, "") else key
+    return f"{kind} {ref[:8]}".capitalize()
+
+
+def row_id(table: str, key: str) -> str:
+    """The DOM id of a row: keys hold any text, ids must not."""
+    return f"{table}-{blake2b(key.encode(), digest_size=6).hexdigest()}"
+
+
+def _note(kind: TableKind, rows: int) -> str:
+    if kind.by == "tag":
+        return "A mail counts in each of its tags: rows overlap."
+    return f"{rows:,}" if rows < TABLE_ROWS else f"the first {rows:,}"
+
+
+def _chart(filter: Filter, rights: Rights, *, now: datetime) -> MinuteChart:
+    return minute_chart(queries.minutes(filter, rights, now=now, count=MINUTES))
+
+
+def _pulse(filter: Filter, rights: Rights, *, now: datetime) -> Pulse:
+    """The newest webhook, and the events of the last whole minute, of the filter's locations."""
+    locations = filter.location_ids(rights)
+    events, minutes = Event.objects.order_by("-id"), MinuteCount.objects.all()
+    if locations is not None:
+        events = events.filter(location_id__in=locations)
+        minutes = minutes.filter(location_id__in=locations)
+    last_minute = int(now.timestamp()) // 60 - 1
+    found = minutes.filter(minute=last_minute).aggregate(events=Sum("events", default=0))
+    return Pulse(events.values_list("received_at", flat=True).first(), found["events"])
+
+
+# --- The feed --------------------------------------------------------------------------------
+
+
+def newest_feed(filter: Filter, rights: Rights) -> list[FeedRow]:
+    """The feed at first paint: the newest events that match, newest first.
+
+    Looks among the last few thousand events that may be seen: a rare match further back is
+    for the list of deliveries to find.
+    """
+    locations = filter.location_ids(rights)
+    events = Event.objects.order_by("-id").values_list("id", flat=True)
+    if locations is not None:
+        events = events.filter(location_id__in=locations)
+    rows: list[EventRow] = []
+    for depth in (4 * FEED_ROWS, 60 * FEED_ROWS):
+        after = next(iter(events[depth : depth + 1]), 0)
+        rows = queries.events_page(filter, rights, after=after, limit=depth).rows
+        if len(rows) >= FEED_ROWS or not after:
+            break
+    return [feed_row(row) for row in rows[: -FEED_ROWS - 1 : -1]]
+
+
+def feed_row(row: EventRow) -> FeedRow:
+    """An event in the words of the feed."""
+    failed = row.kind in FAILURES or row.kind == EventKind.REJECTED
+    replied = (str(row.code or ""), row.enhanced, row.message or row.reason)
+    said = " ".join(" ".join(replied).split()) if failed else ""
+    return FeedRow(
+        cursor=row.cursor,
+        kind=row.kind.word,
+        mark=MARKS[row.kind],
+        word=WORDS.get(row.kind, row.kind.word.capitalize()),
+        recipient=row.recipient or "(no recipient)",
+        occurred_at=row.occurred_at,
+        said=said if len(said) <= SAID else said[: SAID - 1] + "…",
+        said_whole=said[:1_000],
+        place=row.location_name or row.location,
+        url=reverse("dashboard:location", args=[row.location]) if row.location else "",
+        campaign=row.campaign_label or (campaign_name(row.campaign) if row.campaign else ""),
+    )
+
+
+# --- Fragments -------------------------------------------------------------------------------
+
+
+def fragments(
+    view: str,
+    filter: Filter,
+    rights: Rights,
+    *,
+    now: datetime,
+    rows: list[EventRow],
+    state: dict[str, Any],
+) -> str:
+    """The regions of a page that have changed since the last call with this ``state``, as HTML.
+
+    ``rows`` are the events since then. An empty ``state`` asks for everything, the newest of
+    the feed included; "" means that nothing changed.
+    """
+    first = not state
+    filter = filter.at(now)
+    context = regions(view, filter, rights, now=now)
+    feed = newest_feed(filter, rights) if first else [feed_row(row) for row in reversed(rows)]
+    parts = [_changed(state, name, _render(template, context)) for name, template in REGIONS[view]]
+    parts += [_table(state, table) for table in context["tables"].values()]
+    parts.append(_feed(feed[:FEED_SENT], now))
+    if view == "overview" and context["pulse"].last_at and "setup" not in state:
+        state["setup"] = True
+        parts.append('<section id="setup" class="card setup" hidden hx-swap-oob="patch"></section>')
+    return "".join(parts)
+
+
+def _render(template: str, context: dict[str, Any]) -> str:
+    return render_to_string(template, context).strip()
+
+
+def _changed(state: dict[str, Any], name: str, html: str) -> str:
+    """``html``, unless it is what was sent last under this name."""
+    if state.get(name) == html:
+        return ""
+    state[name] = html
+    return html
+
+
+def _table(state: dict[str, Any], table: Table) -> str:
+    """The rows whose counts have changed, in a table of their own: bare rows do not parse."""
+    known = state.setdefault(table.id, {})
+    changed = [row for row in table.rows if known.get(row.id) != row.counts]
+    known.update((row.id, row.counts) for row in changed)
+    around = _changed(state, f"{table.id}-note", _render(f"{RATES}#rates-around", {"table": table}))
+    if not changed:
+        return around
+    body = "".join(_render(f"{RATES}#rates-row", {"row": row}) for row in changed)
+    return f'{around}<table hx-swap-oob="rows:#{table.id}"><tbody>{body}</tbody></table>'
+
+
+def _feed(feed: list[FeedRow], now: datetime) -> str:
+    if not feed:
+        return ""
+    body = "".join(
+        _render("dashboard/_feed.html#feed-row", {"event": row, "now": now}) for row in feed
+    )
+    return f'<ol hx-swap-oob="feed:#feed">{body}</ol>'
