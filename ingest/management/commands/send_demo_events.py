@@ -219,10 +219,14 @@ def _traffic(options: dict[str, Any]) -> Iterator[tuple[int, demo.Body]]:
 
 
 class Command(BaseCommand):
-    help = __doc__
-    requires_system_checks = []  # it touches no database, and starts beside the server
+    """What ``manage.py send_demo_events`` does."""
+
+    help = __doc__ or ""
+    # It touches no database, and starts beside a server that has checked already.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
         add = parser.add_argument
         add("--rate", type=float, default=3.0, help="webhooks a second (3)")
         add("--seconds", type=float, default=float("inf"), help="how long (for ever)")
@@ -234,6 +238,7 @@ class Command(BaseCommand):
         add("--make-key", action="store_true", help="only make the key, and print its public half")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """Send until the time is over. Raises ``CommandError`` where nobody takes it."""
         path = options["key"] or Path(settings.DATA_DIR) / "demo_key.pem"
         made = not options["key"] and make_key(path)
         if options["make_key"]:
