@@ -1,5 +1,6 @@
 # Sendwatch in two commands: `make run` serves it with demo traffic, `make test` tests it.
-# Variables: PORT=8000 DEMO=1 DATA_DIR=var PYTHON=(the interpreter to make .venv with).
+# Variables: PORT=8000 DEMO=1 DATA_DIR=var PYTHON=(the interpreter to make .venv with)
+# ARGS=(what pytest gets besides).
 
 PORT ?= 8000
 DEMO ?= 1
@@ -28,7 +29,7 @@ run: .venv/run-installed
 		$(if $(filter $(NO),$(DEMO)),--no-demo,--demo)
 
 test: .venv/dev-installed
-	@exec $(BIN)/python -m tests
+	@exec $(BIN)/python -m tests $(ARGS)
 
 bench: .venv/dev-installed
 	@exec $(BIN)/python -m bench
