@@ -6,6 +6,7 @@ mailbox to some and a busy one to others.
 """
 
 import re
+from functools import lru_cache
 
 from ingest.normalize import NormalizedEvent
 from ingest.vocabulary import FAILURES, BounceClass, Category, EventKind
@@ -46,7 +47,7 @@ _WEAK_REASONS = {
     "old": Category.CONNECTION,
 }
 
-# The first that matches decides, so the particular stands before the general: a mailbox that is
+# In lower case, as the text then is. The first that matches decides, so the particular stands before the general: a mailbox that is
 # "unavailable" because of an IP's reputation is a block, a "blocked" account is an inactive one.
 _WORDS: tuple[tuple[Category, str], ...] = (
     # A blocklist that refuses to answer the receiver's resolver lists nobody.
@@ -117,9 +118,9 @@ _WORDS: tuple[tuple[Category, str], ...] = (
         r"|unable to connect|network is unreachable|no route to host",
     ),
 )
-_COMPILED = tuple((category, re.compile(pattern, re.IGNORECASE)) for category, pattern in _WORDS)
+_COMPILED = tuple((category, re.compile(pattern)) for category, pattern in _WORDS)
 # Links name blocklists and "spam" pages whatever the refusal is about.
-_LINK = re.compile(r"https?://\S+|www\.\S+", re.IGNORECASE)
+_LINK = re.compile(r"https?://\S+|www\.\S+")
 
 # RFC 3463 subject and detail, whatever the class; providers' own three-digit details with them.
 _ENHANCED: dict[str, Category] = {
@@ -196,10 +197,11 @@ def _category(event: NormalizedEvent) -> Category:
     )
 
 
+@lru_cache(maxsize=1024)
 def _by_words(text: str) -> Category | None:
     if text.isspace():
         return None
-    text = _LINK.sub(" ", text)
+    text = _LINK.sub(" ", text.lower())
     return next((category for category, words in _COMPILED if words.search(text)), None)
 
 

@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from ingest import providers
-from ingest.vocabulary import OTHER_KEY, EventKind
+from ingest.vocabulary import ENGAGEMENT, OTHER_KEY, EventKind
 
 
 class Detail(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -457,11 +457,6 @@ def _host(value: object) -> str:
     return _name(value.strip().strip(".").lower(), _HOST) if type(value) is str else ""
 
 
-_JOINED_ONLY = frozenset(
-    {EventKind.OPENED, EventKind.CLICKED, EventKind.UNSUBSCRIBED, EventKind.COMPLAINED}
-)
-
-
 def _message_id(parts: _Parts, header: str, event_id: str, kind: EventKind) -> tuple[str, str]:
     """(The message's id, where it was found if not in a header.)"""
     if header:
@@ -472,7 +467,7 @@ def _message_id(parts: _Parts, header: str, event_id: str, kind: EventKind) -> t
     ):
         if found := _name(_unbracket(value), _MESSAGE_ID):
             return found, source
-    if event_id and kind not in _JOINED_ONLY:
+    if event_id and kind not in ENGAGEMENT:
         return event_id, "event"
     return "", ""
 
@@ -560,8 +555,8 @@ _BOUNCE_REASONS = frozenset({"bounce", "old", "delayed-bounce"})
 
 # A reply's basic code: first in a line (after "smtp;", "#", "550-…"), or where words announce it.
 _BASIC = re.compile(
-    r"(?:^\s*(?:smtp;\s*)?#?|(?:said|code|error|reply|status|response)\b:?\s*#?)"
-    r"([2456][0-9]{2})(?![0-9.])",
+    r"(?:^[ \t]*(?:smtp;[ \t]*)?#?|(?:said|code|error|reply|status|response)\b:?\s*#?)"
+    r"([2456][0-9]{2})(?![0-9.])\b",
     re.IGNORECASE | re.MULTILINE,
 )
 _ENHANCED = re.compile(r"(?<![0-9.])([245])\.([0-9])\.([0-9]{1,3})(?![0-9]|\.[0-9])")

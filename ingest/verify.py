@@ -176,7 +176,7 @@ def verify_hmac(secret: str, value: str, body: bytes, encoding: str) -> bool:
         value = value[7:]
     digest = hmac.digest(secret.encode(), body, hashlib.sha256)
     if encoding == "hex":
-        given, expected = value.lower().encode(), digest.hex().encode()
+        given, expected = value.lower().encode(errors="replace"), digest.hex().encode()
     else:
         given, expected = _unbase64(value), digest
     return hmac.compare_digest(given, expected) and bool(secret)
@@ -213,7 +213,8 @@ def _load_keys(text: str) -> list[object]:
     """Every key of the text itself and of the files that it names."""
     keys = [_load_key(label, body) for label, body in _PEM.findall(text)]
     for part in re.split(r"[,\n]", _PEM.sub("\n", text)):
-        if path := _NEWLINE.sub("", part) and part.strip().strip("\"'"):
+        path = part.strip().strip("\"'")
+        if _NEWLINE.sub("", path):
             keys += _load_file(path)
     if not keys:
         raise ValueError("There is no key in it: neither PEM text nor a path to a PEM file.")

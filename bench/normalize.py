@@ -1,0 +1,59 @@
+"""What reading one webhook costs: ``python -m bench.normalize``."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ingest.classify import classify
+from ingest.normalize import NormalizedEvent, decode, normalize
+
+ROUNDS, CALLS = 9, 2000
+PAYLOADS = Path(__file__).parent.parent / "tests/payloads"
+NAMES = (
+    "documented_wrapped_delivered",
+    "delivered",
+    "failed_permanent",
+    "failed_temporary",
+    "opened",
+    "documented_flat_delivered",
+)
+RECEIVED_AT = 1_796_000_000_000_000
+
+
+def measure(call: Callable[[], object]) -> float:
+    """The median over the rounds, in microseconds a call."""
+    rounds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        for _ in range(CALLS):
+            call()
+        rounds.append((time.perf_counter() - began) / CALLS * 1e6)
+    return statistics.median(rounds)
+
+
+def costs(name: str) -> tuple[float, float, float]:
+    """Microseconds to decode, to normalize (key and content included) and to classify."""
+    body = (PAYLOADS / f"{name}.json").read_bytes()
+    payload = decode(body)
+    event = normalize(payload, location_ref="L1", received_at=RECEIVED_AT)
+    assert isinstance(event, NormalizedEvent)
+    return (
+        measure(lambda: decode(body)),
+        measure(lambda: normalize(payload, location_ref="L1", received_at=RECEIVED_AT)),
+        measure(lambda: classify(event)),
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    sys.stdout.write(f"µs a call, median of {ROUNDS} rounds of {CALLS} calls\n")
+    sys.stdout.write(f"{'payload':<32}{'decode':>10}{'normalize':>11}{'classify':>10}\n")
+    for name in NAMES:
+        decoding, normalizing, classifying = costs(name)
+        sys.stdout.write(f"{name:<32}{decoding:>10.1f}{normalizing:>11.1f}{classifying:>10.1f}\n")
+
+
+if __name__ == "__main__":
+    main()
