@@ -1,0 +1,39 @@
+"""Django's admin for people: who may see which location, and the API tokens that are out."""
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+
+from dashboard.models import ApiToken, Membership
+
+
+@admin.register(Membership)
+class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """A user's right to a location. Staff and superusers need none."""
+
+    list_display = ("user", "location", "role", "created_at")
+    list_select_related = ("user", "location")
+    list_filter = ("role",)
+    search_fields = ("user__username", "location__name", "location__ref")
+    autocomplete_fields = ("user", "location")
+    readonly_fields = ("created_at",)
+    ordering = ("user__username", "location__name")
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Tokens: ``manage.py create_api_token`` issues them, deleting one here revokes it."""
+
+    list_display = ("user", "name", "created_at", "last_used_at")
+    list_select_related = ("user",)
+    search_fields = ("user__username", "name")
+    ordering = ("user__username", "name")
+    fields = ("user", "name", "created_at", "last_used_at")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Never: a token is shown once, to whoever issues it, and not by way of a page."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Never: it can only be revoked."""
+        return False
