@@ -47,8 +47,9 @@ _WEAK_REASONS = {
     "old": Category.CONNECTION,
 }
 
-# In lower case, as the text then is. The first that matches decides, so the particular stands before the general: a mailbox that is
-# "unavailable" because of an IP's reputation is a block, a "blocked" account is an inactive one.
+# In lower case, as the text then is. The first that matches decides, so the particular stands
+# before the general: a mailbox that is "unavailable" because of an IP's reputation is a block,
+# a "blocked" account is an inactive one.
 _WORDS: tuple[tuple[Category, str], ...] = (
     # A blocklist that refuses to answer the receiver's resolver lists nobody.
     (Category.SERVER_ERROR, r"open resolver|127\.255\.255\.25"),
