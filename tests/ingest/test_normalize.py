@@ -934,6 +934,11 @@ def test_long_names_are_cut_and_stay_different() -> None:
     assert first.key != second.key
 
 
+def test_the_limit_of_what_is_indexed_counts_bytes() -> None:
+    event = event_of(altered(message={"headers": {"message-id": "é" * 250}}))
+    assert len(event.message_id.encode()) <= 400
+
+
 def test_what_no_database_holds_is_replaced() -> None:
     event = event_of(
         altered(
