@@ -104,7 +104,7 @@ def _ticks(minutes: Sequence[Minute]) -> list[Tick]:
             minor=minute.at.minute % 30 != 0,
         )
         for i, minute in enumerate(minutes)
-        if minute.at.minute % 10 == 0 and i <= len(minutes) - 3
+        if minute.at.minute % 10 == 0 and i <= len(minutes) - 7
     ]
 
 

@@ -14,9 +14,9 @@ from django.urls import reverse
 
 from dashboard import queries
 from dashboard.access import Rights
-from dashboard.charts import MinuteChart, minute_chart
+from dashboard.charts import minute_chart
 from dashboard.filters import Filter
-from dashboard.queries import EventRow
+from dashboard.queries import REST_KEY, EventRow
 from dashboard.rates import Counts
 from ingest.models import Event, MinuteCount
 from ingest.vocabulary import FAILURES, NONE_KEY, EventKind
@@ -24,6 +24,7 @@ from ingest.vocabulary import FAILURES, NONE_KEY, EventKind
 FEED_ROWS = 60  # at first paint
 FEED_SENT = 200  # at most in one frame: a page keeps no more
 TABLE_ROWS = 1_000
+DEFAULT_SORT = "-sent"
 MINUTES = 60
 SAID = 180  # characters of a receiver's words that the feed shows
 
@@ -50,15 +51,16 @@ class TableKind(NamedTuple):
     id: str
     by: str
     title: str
+    head: str
 
 
 TABLES = {
-    "overview": (TableKind("locations", "location", "Locations"),),
+    "overview": (TableKind("locations", "location", "Locations", "Location"),),
     "location": (
-        TableKind("campaigns", "campaign", "Campaigns and workflows"),
-        TableKind("tags", "tag", "Tags"),
+        TableKind("campaigns", "campaign", "Campaigns and workflows", "Campaign"),
+        TableKind("tags", "tag", "Tags", "Tag"),
     ),
-    "campaign": (TableKind("locations", "location", "Locations"),),
+    "campaign": (TableKind("locations", "location", "Locations", "Location"),),
 }
 
 
@@ -89,6 +91,7 @@ class Table(NamedTuple):
 
     id: str
     title: str
+    head: str
     note: str
     rows: list[Row]
 
@@ -120,7 +123,7 @@ class FeedRow(NamedTuple):
 
 
 def regions(
-    view: str, filter: Filter, rights: Rights, *, now: datetime, sort: str = ""
+    view: str, filter: Filter, rights: Rights, *, now: datetime, sort: str = DEFAULT_SORT
 ) -> dict[str, Any]:
     """The numbers of a page, as template context: totals, chart, pulse and tables, no feed.
 
@@ -132,31 +135,45 @@ def regions(
         found = queries.rates(filter, rights, by=kind.by, limit=TABLE_ROWS, sort=sort, now=now)
         totals = totals or found.total
         rows = [_row(kind, filter, key, label, counts) for key, label, counts in found.rows]
-        tables[kind.id] = Table(kind.id, kind.title, _note(kind, len(rows)), rows)
-    chart = _chart(filter, rights, now=now)
+        tables[kind.id] = Table(kind.id, kind.title, kind.head, _note(kind, len(rows)), rows)
     return {
-        "view": view, "now": now, "totals": totals, "tables": tables, "chart": chart,
+        "view": view,
+        "now": now,
+        "since": filter.start,
+        "totals": totals,
+        "tables": tables,
+        "chart": minute_chart(queries.minutes(filter, rights, now=now, count=MINUTES)),
+        # The chart's counters know locations only.
+        "chart_is_wider": bool(filter.names - {"location", "company"}),
         "pulse": _pulse(filter, rights, now=now),
-    }  # fmt: skip
+    }
 
 
 def _row(kind: TableKind, filter: Filter, key: str, label: str, counts: Counts) -> Row:
     url = ""
-    if kind.by in ("location", "campaign") and key != NONE_KEY:
+    if kind.by == "tag" and key != REST_KEY:
+        url = f"?{filter.without('location').with_('tag', key).canonical()}"
+    elif key not in (NONE_KEY, REST_KEY):
         page = reverse(f"dashboard:{kind.by}", args=[key])
         url = f"{page}?{filter.without(kind.by).canonical()}"
-    elif kind.by == "tag":
-        url = f"?{filter.without('location').plus('tag', key).canonical()}"
-    name = label or (campaign_name(key) if kind.by == "campaign" else key)
-    return Row(row_id(kind.id, key), name, key if name != key else "", url, counts)
+    name = _name(kind, key, label)
+    return Row(row_id(kind.id, key), name, key if url and name != key else "", url, counts)
+
+
+def _name(kind: TableKind, key: str, label: str) -> str:
+    if key == REST_KEY:
+        return "All others"
+    if key == NONE_KEY:
+        return f"No {kind.by}"
+    if label != key:
+        return label
+    return campaign_name(key) if kind.by == "campaign" else key
 
 
 def campaign_name(key: str) -> str:
-    """A name for a campaign that has none: ``workflow:91b8bbfe-9ce8…`` is ``workflow 91b8bbfe``."""
+    """A name for a campaign that has none: ``workflow:91b8bbfe-9ce8…`` is ``Workflow 91b8bbfe``."""
     kind, _, ref = key.partition(":")
-    if key == NONE_KEY or not ref:
-        return "No campaign" if key in (NONE_KEY, "") else key
-    return f"{kind} {ref[:8]}".capitalize()
+    return f"{kind.capitalize()} {ref[:8]}" if ref else key
 
 
 def row_id(table: str, key: str) -> str:
@@ -168,10 +185,6 @@ def _note(kind: TableKind, rows: int) -> str:
     if kind.by == "tag":
         return "A mail counts in each of its tags: rows overlap."
     return f"{rows:,}" if rows < TABLE_ROWS else f"the first {rows:,}"
-
-
-def _chart(filter: Filter, rights: Rights, *, now: datetime) -> MinuteChart:
-    return minute_chart(queries.minutes(filter, rights, now=now, count=MINUTES))
 
 
 def _pulse(filter: Filter, rights: Rights, *, now: datetime) -> Pulse:

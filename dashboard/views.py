@@ -39,9 +39,9 @@ def explain_bad_filter(page: Page) -> Page:
     """Answer an unreadable filter with 400 and the sentence that says what is wrong."""
 
     @wraps(page)
-    def explained(request: HttpRequest, *args: str) -> HttpResponse:
+    def explained(request: HttpRequest, **kwargs: str) -> HttpResponse:
         try:
-            return page(request, *args)
+            return page(request, **kwargs)
         except FilterError as error:
             return render(request, "400.html", {"sentence": str(error)}, status=400)
 
@@ -116,7 +116,7 @@ def _page(
     if request.htmx:  # type: ignore[attr-defined]
         text = live.fragments(view, whole, rights, now=whole.now, rows=[], state={})
         return _private(HttpResponse(text))
-    sort = request.GET.get("sort", "")
+    sort = request.GET.get("sort", live.DEFAULT_SORT)
     context = live.regions(view, whole, rights, now=whole.now, sort=sort) | extra
     context["columns"] = _columns(asked, sort)
     context["bar"] = _bar(asked, rights, sort)
@@ -139,9 +139,9 @@ def _webhook_url(request: HttpRequest) -> str:
 # --- The filter bar, and the links that sort a table -----------------------------------------
 
 
-def _link(asked: Filter, sort: str) -> str:
-    params = asked.canonical()
-    return f"?{params}&{urlencode({'sort': sort})}" if sort else f"?{params}"
+def _link(query: str, sort: str) -> str:
+    """A link to this page with another filter, which keeps the order of its tables."""
+    return f"?{query}" if sort == live.DEFAULT_SORT else f"?{query}&{urlencode({'sort': sort})}"
 
 
 def _columns(asked: Filter, sort: str) -> list[dict[str, str]]:
@@ -151,7 +151,7 @@ def _columns(asked: Filter, sort: str) -> list[dict[str, str]]:
         direction = {name: "ascending", f"-{name}": "descending"}.get(sort, "")
         first = name if name in ("key", "delivery_rate") else f"-{name}"
         other = name if first.startswith("-") else f"-{name}"
-        url = _link(asked, other if sort == first else first)
+        url = _link(asked.canonical(), other if sort == first else first)
         columns.append({"label": label, "about": about, "url": url, "direction": direction})
     return columns
 
@@ -160,24 +160,23 @@ def _bar(asked: Filter, rights: Rights, sort: str) -> dict[str, Any]:
     """What the filter bar shows: suggestions, active terms, ranges; all as links or fields."""
     locations = restrict(Location.objects.order_by("name", "ref"), rights, "pk")[:LISTED]
     names = {found.ref: found.name or found.ref for found in locations}
-    sorting = [("sort", sort)] if sort else []
+    sorting = [("sort", sort)] if sort != live.DEFAULT_SORT else []
     return {
         "locations": locations,
         "tags": _tags(rights),
         "kept": [*asked.params(), *sorting],
         "chips": [_chip(chip, names, sort) for chip in asked.chips()],
-        "ranges": [(name, _link(asked.with_("range", name), sort)) for name in RANGES],
+        "ranges": [(name, _link(asked.with_("range", name).canonical(), sort)) for name in RANGES],
         "range": asked.range,
     }
 
 
 def _chip(chip: Chip, names: dict[str, str], sort: str) -> dict[str, str]:
     name, value, excluded = chip.term
-    sorting = f"&{urlencode({'sort': sort})}" if sort else ""
     return {
         "name": f"not {name}" if excluded else name.replace("_", " "),
         "value": names.get(value, value) if name == "location" else value,
-        "without": f"?{chip.without}{sorting}",
+        "without": _link(chip.without, sort),
     }
 
 

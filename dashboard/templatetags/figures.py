@@ -45,8 +45,8 @@ def percent(value: float) -> str:
         return f"<{NBSP}0.01{NBSP}%"
     if 0.9995 <= value < 1:
         return f">{NBSP}99.9{NBSP}%"
-    if not value:
-        return f"0{NBSP}%"
+    if value in (0, 1):
+        return f"{100 * value:.0f}{NBSP}%"
     digits = 2 if 0 < value < 0.01 else 1
     return f"{100 * value:.{digits}f}{NBSP}%"
 
@@ -85,7 +85,7 @@ def rate_cell(label: str, rate: "Rate") -> SafeString:
     hint = format_html(' <b class="hint">{}</b>', words) if level in ("warn", "bad") else ""
     early = " · too early" if level == "early" else ""
     return format_html(
-        '<td data-label="{}" data-flash class="{}" title="95 % range {}">'
+        '<td data-label="{}" class="{}" title="95 % range {}">'
         "<span>{}{}</span><small>{}{}</small></td>",
         label, level, heading(rate), percent(rate.value), hint, made_of(rate), early,
     )  # fmt: skip
@@ -96,14 +96,14 @@ def rate_figure(label: str, rate: "Rate", base: str) -> SafeString:
     """A rate among the totals: large, in words, and with its range."""
     if rate.value is None:
         return format_html(
-            '<div class="rate none" data-flash><dt>{}</dt>'
+            '<div class="rate none"><dt>{}</dt>'
             '<dd class="figure"><span class="none">no data</span></dd>'
             '<dd class="words">nothing {} yet</dd><dd class="range"></dd></div>',
             label, base,
         )  # fmt: skip
     level, words = verdict(label.split()[0] + "s", rate)
     return format_html(
-        '<div class="rate {}" data-flash><dt>{}{}</dt><dd class="figure"><span>{}</span></dd>'
+        '<div class="rate {}"><dt>{}{}</dt><dd class="figure"><span>{}</span></dd>'
         '<dd class="words">{} {}</dd><dd class="range">{}95 % range {}</dd></div>',
         level,
         label,
