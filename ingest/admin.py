@@ -76,7 +76,8 @@ class LocationFilter(admin.SimpleListFilter):
         """The first locations by name, and the chosen one; links of the location list name any."""
         chosen = Location.objects.filter(ref=self.value() or "")
         some = Location.objects.order_by("name", "ref")[:OFFERED]
-        return [(location.ref, location.name or location.ref) for location in {*chosen, *some}]
+        offered = {location.ref: location.name or location.ref for location in (*chosen, *some)}
+        return sorted(offered.items(), key=lambda item: item[1])
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """The deliveries of the chosen location."""
@@ -131,7 +132,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     """One message to one recipient, with the timeline of its events."""
 
     list_display = (
-        "recipient", "location", "outcome", "category", "class_", "campaign", "sent_at",
+        "recipient", "location_name", "outcome", "category", "class_", "campaign", "sent_at",
     )  # fmt: skip
     list_select_related = ("location", "campaign")
     list_filter = (
@@ -142,38 +143,36 @@ class DeliveryAdmin(ReadOnlyAdmin):
         ("sent_at", admin.DateFieldListFilter),
     )
     search_fields = ("recipient",)
-    search_help_text = "The beginning of a recipient's address, or a whole message id."
+    search_help_text = (
+        "The beginning of a recipient's address, or a whole message id."
+        f" Lists end after {COUNTED + 1:,} rows; filter to see others."
+    )
     sortable_by = ("sent_at",)
     ordering = ("-sent_at", "-id")
     list_per_page = 50
+    list_max_show_all = 0
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count the table once a choice
     paginator = BoundedPaginator
     change_form_template = "admin/ingest/delivery/change_form.html"
-    fieldsets = (
-        (
-            None,
-            {
-                "fields": (
-                    "recipient", "message_id", "location", "sent_at", "outcome", "class_",
-                    "category", "code", "flag_words",
-                )
-            },
-        ),
-        (
-            "Belongs to",
-            {
-                "fields": (
-                    "campaign", "step", "tag_names", "provider", "domain", "sending_domain",
-                )
-            },
-        ),
-    )  # fmt: skip
+    fields = (
+        ("recipient", "message_id"),
+        ("location", "sent_at"),
+        ("outcome", "category", "class_", "code", "flag_words"),
+        ("campaign", "step", "tag_names"),
+        ("provider", "domain", "sending_domain"),
+    )
     readonly_fields = ("class_", "flag_words", "tag_names")
 
     class Media:
         css = {"all": ["ingest/admin.css"]}
 
-    @admin.display(description="class", ordering=None)
+    @admin.display(description="location")
+    def location_name(self, delivery: Delivery) -> str:
+        """Its name, or its id while it has none."""
+        return delivery.location.name or delivery.location.ref
+
+    @admin.display(description="class")
     def class_(self, delivery: Delivery) -> str:
         """Whose problem a bounce is."""
         return delivery.get_bounce_class_display()
@@ -214,11 +213,15 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
 
 def _moment(event: Event) -> dict[str, Any]:
-    """One row of a timeline."""
+    """One row of a timeline. Times are UTC, to the millisecond."""
+    detail = msgspec.json.decode(event.detail, type=Detail)
+    said = (detail.message, detail.description, detail.url, detail.user_agent)
     return {
-        "event": event,
+        "at": event.occurred_at.isoformat(" ", "milliseconds")[:-6],
+        "received_at": event.received_at.isoformat(" ", "milliseconds")[:-6],
         "kind": EventKind(event.kind).word,
-        "detail": msgspec.json.decode(event.detail, type=Detail),
+        "detail": detail,
+        "said": [words for words in said if words],
         "payload": pretty(payload_of(event)),
     }
 
@@ -306,7 +309,9 @@ class KeptWebhookAdmin(ReadOnlyAdmin):
     list_filter = (("replayed_at", admin.EmptyFieldListFilter), "source")
     search_fields = ("reason",)
     ordering = ("-received_at", "-id")
+    list_max_show_all = 0
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
     fields = ("received_at", "reason", "source", "replayed_at", "pretty_body")
     readonly_fields = ("pretty_body",)
