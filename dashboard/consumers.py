@@ -97,28 +97,33 @@ class _Socket(AsyncWebsocketConsumer):
         await self.close(code=code, reason=reason[:120])
 
     async def _rights(self) -> Rights:
-        return await _rights_now(self.scope["user"].pk)
+        """The user's rights as they are now: the scope's user is as old as the socket."""
+
+        def load() -> Rights:
+            user = User.objects.filter(pk=self.scope["user"].pk).first()
+            return rights_of(user or AnonymousUser())
+
+        rights: Rights = await database_sync_to_async(load)()
+        return rights
 
     async def _stream(self, params: list[tuple[str, str]]) -> AsyncIterator[str]:
         raise NotImplementedError
 
-    async def _filter(self, params: list[tuple[str, str]], rights: Rights, **options: Any) -> Filter:
+    async def _filter(
+        self, params: list[tuple[str, str]], rights: Rights, **options: Any
+    ) -> Filter:
         def check() -> Filter:
             asked = parse(params, now=datetime.now(UTC), **options)
             asked.check_locations(rights)
             return asked
 
         try:
-            return await database_sync_to_async(check)()
+            asked: Filter = await database_sync_to_async(check)()
         except FilterError as error:
             raise _Refused(BAD_FILTER, str(error)) from error
         except Http404 as error:
             raise _Refused(NOT_FOUND, "no such location") from error
-
-
-@database_sync_to_async
-def _rights_now(user_id: int) -> Rights:
-    return rights_of(User.objects.filter(pk=user_id).first() or AnonymousUser())
+        return asked
 
 
 class EventSocket(_Socket):

@@ -7,10 +7,11 @@ rendered, once for all of its sockets.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -115,22 +116,26 @@ class Page:
     rendered_at: float = 0.0
 
 
-def encode_frames(rows: list[EventRow], cursor: int) -> list[str]:
-    """Rows as JSON frames of bounded size. Only the last one names the cursor beyond its rows."""
-    frames, part, size = [], [], 0
+def encode_frames(rows: Sequence[EventRow], cursor: int) -> list[str]:
+    """Rows as JSON frames of bounded size; the last frame's cursor is the one given.
+
+    Without rows it is one frame that only names the cursor.
+    """
+    frames: list[str] = []
+    texts: list[bytes] = []
+    size, last = 0, cursor
     for row in rows:
         text = orjson.dumps(row.as_json())
-        if part and (len(part) == FRAME_ROWS or size + len(text) > FRAME_BYTES):
-            frames.append((part, last))
-            part, size = [], 0
-        part.append(text)
-        size += len(text)
-        last = row.cursor
-    frames.append((part, cursor))
-    return [
-        b'{"events":[%b],"cursor":%d}'.__mod__((b",".join(part), last)).decode()
-        for part, last in frames
-    ]
+        if texts and (len(texts) == FRAME_ROWS or size + len(text) > FRAME_BYTES):
+            frames.append(_frame(texts, last))
+            texts, size = [], 0
+        texts.append(text)
+        size, last = size + len(text), row.cursor
+    return [*frames, _frame(texts, cursor)]
+
+
+def _frame(texts: list[bytes], cursor: int) -> str:
+    return (b'{"events":[%b],"cursor":%d}' % (b",".join(texts), cursor)).decode()
 
 
 class Hub:
@@ -174,9 +179,7 @@ class Hub:
 
     # --- Streams of events ------------------------------------------------------------------
 
-    async def events(
-        self, filter: Filter, rights: Rights, after: int | None
-    ) -> AsyncIterator[str]:
+    async def events(self, filter: Filter, rights: Rights, after: int | None) -> AsyncIterator[str]:
         """JSON frames of every matching event after the cursor, in order, once each.
 
         Without ``after`` it begins at the newest event, which a first frame names.
@@ -194,8 +197,9 @@ class Hub:
                 yield encode_frames([], upto)[0]
             else:
                 while after < upto:
-                    async for text, after in self._past(stream, after, upto):
+                    async for text in self._past(stream, after, upto):
                         yield text
+                    after = upto
                     if number < stream.dropped:  # it went on for longer than frames are held
                         number, upto = stream.next, stream.cursor
             async for text in stream.follow(number, lambda: self._closing):
@@ -205,18 +209,15 @@ class Hub:
             if not stream.followers:
                 self._streams.pop(key, None)
 
-    async def _past(
-        self, stream: Stream, after: int, upto: int
-    ) -> AsyncIterator[tuple[str, int]]:
+    async def _past(self, stream: Stream, after: int, upto: int) -> AsyncIterator[str]:
         """Frames of what the table holds between two cursors, a bounded read at a time."""
         while after < upto:
             rows = await self._read(after, upto)
-            cursor = rows[-1].cursor if len(rows) == READ_ROWS else upto
+            after = rows[-1].cursor if len(rows) == READ_ROWS else upto
             matching = [row for row in rows if stream.matches(row)]
-            if matching or cursor == upto:
-                for text in encode_frames(matching, cursor):
-                    yield text, cursor
-            after = cursor
+            if matching or after == upto:
+                for text in encode_frames(matching, after):
+                    yield text
 
     # --- Fragments of pages -----------------------------------------------------------------
 
@@ -316,10 +317,8 @@ class Hub:
     async def _wait(self) -> None:
         """Until the bell or the beat; never less than a frame's gap."""
         await asyncio.sleep(FRAME_GAP)
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._bell.wait(), BEAT - FRAME_GAP)
-        except TimeoutError:
-            pass
         self._bell.clear()
 
     async def _hear(self) -> None:

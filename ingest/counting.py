@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from django.db import connection, transaction
 
 from ingest.fold import contribution
-from ingest.models import Delivery, Event, HourlyCount, Location, LocationHour, MinuteCount, Value
+from ingest.models import Delivery, HourlyCount, Location, LocationHour, MinuteCount, Value
 from ingest.record import MINUTES_KEPT, tag_ids
 from ingest.statements import aware_utc
 from ingest.vocabulary import MEASURES, Dimension

@@ -148,7 +148,7 @@ _sources: dict[str, tuple[float, _Source | None]] = {}
 
 
 async def _source(key: str) -> _Source:
-    """The enabled source of this key. Raises ``Refused`` (401), alike for none and for a wrong one."""
+    """The enabled source of this key. Raises ``Refused`` (401) where there is none."""
     until, source = _sources.get(key, (0.0, None))
     if until < time.monotonic():
         loop = asyncio.get_running_loop()

@@ -12,6 +12,7 @@ import msgspec
 from ingest.classify import class_of, classify
 from ingest.normalize import NormalizedEvent
 from ingest.vocabulary import (
+    ENGAGEMENT,
     MEASURES,
     BounceClass,
     Category,
@@ -23,7 +24,12 @@ from ingest.vocabulary import (
 MAX_TAGS = 20
 
 # Whose word on provider or sending domain stands when events differ: a final answer knows best.
-_WITNESS = {EventKind.BOUNCED: 4, EventKind.DELIVERED: 3, EventKind.DEFERRED: 2, EventKind.ACCEPTED: 1}
+_WITNESS = {
+    EventKind.BOUNCED: 4,
+    EventKind.DELIVERED: 3,
+    EventKind.DEFERRED: 2,
+    EventKind.ACCEPTED: 1,
+}
 _DECISIVENESS = {EventKind.BOUNCED: 3, EventKind.SUPPRESSED: 2, EventKind.DEFERRED: 1}
 
 type Witnessed = tuple[int, int, int, str, str]
@@ -177,7 +183,7 @@ class Standing(NamedTuple):
     """Where a delivery stands: what its columns and its counts are made from."""
 
     outcome: Outcome
-    flags: Flag
+    flags: int  # of ``vocabulary.Flag``
     bounce_class: BounceClass
     category: Category
     code: int | None
@@ -194,7 +200,6 @@ class Standing(NamedTuple):
         return self.sent_at // 3_600_000_000
 
 
-_PROOF = (EventKind.COMPLAINED, EventKind.OPENED, EventKind.CLICKED, EventKind.UNSUBSCRIBED)
 _SENDING = (EventKind.ACCEPTED, EventKind.DEFERRED, EventKind.DELIVERED, EventKind.BOUNCED)
 
 
@@ -223,62 +228,74 @@ def judge(facts: Facts) -> Standing:
 
 
 def _outcome(facts: Facts) -> Outcome:
-    """The first that holds, whatever arrived first (design: the order of outcomes)."""
+    """The first that holds, whatever arrived first."""
     seen = facts.first
-    proved = any(kind in seen for kind in _PROOF)
-    underway = EventKind.ACCEPTED in seen or EventKind.DEFERRED in seen
-    rules = (
-        (facts.test, Outcome.TEST),
-        (EventKind.BOUNCED in seen, Outcome.BOUNCED),
-        (EventKind.DELIVERED in seen or (underway and proved), Outcome.DELIVERED),
-        (EventKind.SUPPRESSED in seen, Outcome.SUPPRESSED),
-        (EventKind.REJECTED in seen, Outcome.REJECTED),
-        (EventKind.DEFERRED in seen, Outcome.DEFERRED),
-        (EventKind.ACCEPTED in seen, Outcome.ACCEPTED),
-        (proved, Outcome.ORPHAN),
-    )
-    return next((outcome for holds, outcome in rules if holds), Outcome.UNKNOWN)
+    if facts.test:
+        return Outcome.TEST
+    if EventKind.BOUNCED in seen:
+        return Outcome.BOUNCED
+    proved = not ENGAGEMENT.isdisjoint(seen)
+    if EventKind.DELIVERED in seen:
+        return Outcome.DELIVERED
+    if proved and (EventKind.ACCEPTED in seen or EventKind.DEFERRED in seen):
+        return Outcome.DELIVERED  # inferred: its own event is missing
+    for kind, outcome in _UNFINISHED:
+        if kind in seen:
+            return outcome
+    return Outcome.ORPHAN if proved else Outcome.UNKNOWN
 
 
-def _flags(facts: Facts, outcome: Outcome) -> Flag:
-    seen, flags = facts.first, Flag(0)
-    if outcome == Outcome.BOUNCED:
-        flags |= _bounce_flags(facts)
-    if outcome == Outcome.DELIVERED:
-        flags |= Flag.REACHED
-        if EventKind.DELIVERED not in seen:
-            flags |= Flag.INFERRED
-    if outcome in SENT and EventKind.DEFERRED in seen:
-        flags |= Flag.DEFERRED
-    if flags & Flag.REACHED:
+_UNFINISHED = (
+    (EventKind.SUPPRESSED, Outcome.SUPPRESSED),
+    (EventKind.REJECTED, Outcome.REJECTED),
+    (EventKind.DEFERRED, Outcome.DEFERRED),
+    (EventKind.ACCEPTED, Outcome.ACCEPTED),
+)
+
+# Plain integers: the enum's own operators would cost more than all the rest of the fold.
+_LATE, _RECOVERED, _REACHED = int(Flag.LATE), int(Flag.RECOVERED), int(Flag.REACHED)
+_INFERRED, _DEFERRED = int(Flag.INFERRED), int(Flag.DEFERRED)
+_MACHINE, _OPENED_HUMAN = int(Flag.MACHINE), int(Flag.OPENED_HUMAN)
+_ENGAGEMENT_FLAGS = (
+    (EventKind.COMPLAINED, int(Flag.COMPLAINED)),
+    (EventKind.UNSUBSCRIBED, int(Flag.UNSUBSCRIBED)),
+    (EventKind.OPENED, int(Flag.OPENED)),
+    (EventKind.CLICKED, int(Flag.CLICKED)),
+)
+
+
+def _flags(facts: Facts, outcome: Outcome) -> int:
+    seen, flags = facts.first, 0
+    if outcome is Outcome.BOUNCED:
+        flags = _bounce_flags(facts)
+    elif outcome is Outcome.DELIVERED:
+        flags = _REACHED if EventKind.DELIVERED in seen else _REACHED | _INFERRED
+    if EventKind.DEFERRED in seen and outcome in SENT:
+        flags |= _DEFERRED
+    if flags & _REACHED:
         flags |= _engagement_flags(facts)
     return flags
 
 
-def _bounce_flags(facts: Facts) -> Flag:
+def _bounce_flags(facts: Facts) -> int:
     """Late or recovered, never both: ``reached`` counts each such delivery once."""
     seen = facts.first
     if facts.last_delivered > facts.last_bounced:
-        return Flag.RECOVERED | Flag.REACHED
+        return _RECOVERED | _REACHED
     if EventKind.DELIVERED in seen or EventKind.COMPLAINED in seen or facts.delayed_bounce:
-        return Flag.LATE | Flag.REACHED
-    return Flag(0)
+        return _LATE | _REACHED
+    return 0
 
 
-def _engagement_flags(facts: Facts) -> Flag:
-    seen, flags = facts.first, Flag(0)
-    for kind, flag in (
-        (EventKind.COMPLAINED, Flag.COMPLAINED),
-        (EventKind.UNSUBSCRIBED, Flag.UNSUBSCRIBED),
-        (EventKind.OPENED, Flag.OPENED),
-        (EventKind.CLICKED, Flag.CLICKED),
-    ):
-        if kind in seen:
+def _engagement_flags(facts: Facts) -> int:
+    flags = 0
+    for kind, flag in _ENGAGEMENT_FLAGS:
+        if kind in facts.first:
             flags |= flag
     if facts.machine:
-        flags |= Flag.MACHINE
+        flags |= _MACHINE
     if facts.human_opened:
-        flags |= Flag.OPENED_HUMAN
+        flags |= _OPENED_HUMAN
     return flags
 
 

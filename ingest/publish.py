@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from asgiref.sync import async_to_sync
-from channels.layers import InMemoryChannelLayer, get_channel_layer
+from channels.layers import BaseChannelLayer, InMemoryChannelLayer, get_channel_layer
 
 GROUP = "sendwatch.events"
 logger = logging.getLogger(__name__)
@@ -28,14 +28,12 @@ def ring(loop: asyncio.AbstractEventLoop | None = None) -> None:
     if layer is None or isinstance(layer, InMemoryChannelLayer):
         return  # nobody outside this process could hear it
     if loop is None:
-        async_to_sync(_ring_layer)()
+        async_to_sync(_ring_layer)(layer)
     elif not loop.is_closed():
-        asyncio.run_coroutine_threadsafe(_ring_layer(), loop)
+        asyncio.run_coroutine_threadsafe(_ring_layer(layer), loop)
 
 
-async def _ring_layer() -> None:
-    layer = get_channel_layer()
-    assert layer is not None
+async def _ring_layer(layer: BaseChannelLayer) -> None:
     try:
         await layer.group_send(GROUP, {"type": "events.recorded"})
     except Exception as error:  # redis and its client raise many kinds; none may stop the recorder

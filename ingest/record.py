@@ -15,7 +15,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import zstandard
@@ -98,7 +98,9 @@ class _Ids:
     def prepare(self, events: Iterable[NormalizedEvent], apps: Iterable[AppEvent]) -> None:
         """Make sure that everything these events name has an id."""
         events = list(events)
-        self._prepare_locations({e.location_ref: e.company_ref for e in (*apps, *events)})
+        companies = {app.location_ref: app.company_ref for app in apps}
+        companies |= {event.location_ref: event.company_ref for event in events}
+        self._prepare_locations(companies)
         wanted = {value for event in events for value in _values_of(event)}
         missing = sorted(value for value in wanted if value not in self._values)
         if not missing:
@@ -136,7 +138,9 @@ class _Ids:
                 by_dimension[dimension].append(text)
         for dimension, texts in by_dimension.items():
             rows = Value.objects.filter(dimension=dimension, text__in=texts)
-            self._values.update({(dimension, text): pk for pk, text in rows.values_list("id", "text")})
+            self._values.update(
+                {(dimension, text): pk for pk, text in rows.values_list("id", "text")}
+            )
 
 
 def _values_of(event: NormalizedEvent) -> Iterable[tuple[int, str]]:
@@ -178,6 +182,17 @@ _NO_VALUES = [
 ids = _Ids()
 
 
+class _Counted(NamedTuple):
+    """What a delivery counts as, and where: the stored columns that say so."""
+
+    outcome: int
+    flags: int
+    bounce_class: int
+    hour: int
+    campaign: int
+    tags: str
+
+
 class _Counts:
     """Differences to add to the counters, gathered over a batch."""
 
@@ -185,26 +200,26 @@ class _Counts:
         self.hours: dict[tuple[int, ...], list[int]] = {}
         self.values: dict[tuple[int, ...], list[int]] = {}
 
-    def add(
-        self, sign: int, location: int, hour: int, counted: Sequence[int], campaign: int, tags: str
-    ) -> None:
-        """Add (1) or take away (-1) one delivery's contribution."""
-        self._add(self.hours, (location, hour), sign, counted)
-        self._add(self.values, (location, Dimension.CAMPAIGN, hour, campaign), sign, counted)
-        for tag in tag_ids(tags) or [ids.value(Dimension.TAG, "")]:
-            self._add(self.values, (location, Dimension.TAG, hour, tag), sign, counted)
+    def move(self, location: int, before: _Counted | None, after: _Counted) -> None:
+        """Take away what a delivery counted as, and add what it counts as now."""
+        if before == after:
+            return
+        if before is not None:
+            self._add(location, before, -1)
+        self._add(location, after, 1)
 
-    @staticmethod
-    def _add(
-        table: dict[tuple[int, ...], list[int]],
-        key: tuple[int, ...],
-        sign: int,
-        counted: Sequence[int],
-    ) -> None:
-        counts = table.setdefault(key, [0] * len(MEASURES))
-        for i, n in enumerate(counted):
+    def _add(self, location: int, counted: _Counted, sign: int) -> None:
+        hour = counted.hour
+        keys = [(location, Dimension.TAG, hour, tag) for tag in tag_ids(counted.tags)]
+        keys = keys or [(location, Dimension.TAG, hour, ids.value(Dimension.TAG, ""))]
+        keys.append((location, Dimension.CAMPAIGN, hour, counted.campaign))
+        rows = [self.values.setdefault(key, [0] * len(MEASURES)) for key in keys]
+        rows.append(self.hours.setdefault((location, hour), [0] * len(MEASURES)))
+        contribution = fold.contribution(counted.outcome, counted.flags, counted.bounce_class)
+        for measure, n in enumerate(contribution):
             if n:
-                counts[i] += sign * n
+                for row in rows:
+                    row[measure] += sign
 
     def rows(
         self, table: dict[tuple[int, ...], list[int]]
@@ -225,7 +240,7 @@ class _Change:
     key: tuple[int, str, str]
     facts: fold.Facts = field(default_factory=fold.Facts)
     id: int | None = None
-    before: tuple[Any, ...] | None = None  # STORED_COLUMNS
+    before: _Counted | None = None
 
 
 def write_batch(items: Sequence[Item], *, now: int) -> None:
@@ -235,7 +250,7 @@ def write_batch(items: Sequence[Item], *, now: int) -> None:
     statuses mean nothing.
     """
     sql = statements()
-    if isinstance(sql, Postgres) and connection.connection is None:
+    if connection.connection is None:
         connection.ensure_connection()
         sql.prepare()
     events = [(item, item.result) for item in items if isinstance(item.result, NormalizedEvent)]
@@ -301,7 +316,7 @@ def _write_events(
     changes = {key: _Change(key) for key in keys}
     for row in sql.lock_deliveries(sorted(changes, key=lambda key: (key[1], key[2], key[0]))):
         change = changes[row[1], row[2], row[3]]
-        change.id, change.before, change.facts = row[0], row, fold.load_facts(row[4])
+        change.id, change.facts, change.before = row[0], fold.load_facts(row[4]), _Counted(*row[5:])
     fresh = _drop_known(sql, events)
     touched: dict[tuple[int, str, str], _Change] = {}
     for _, event in fresh:
@@ -348,12 +363,15 @@ def _write_deliveries(sql: Postgres | Sqlite, touched: list[_Change]) -> None:
     for change, standing in zip(touched, standings, strict=True):
         campaign = ids.value(Dimension.CAMPAIGN, standing.campaign)
         tags = _tags_column(standing.tags)
-        if change.before is not None:
-            outcome, flags, bounce_class, hour, campaign_before, tags_before = change.before[5:]
-            counted = fold.contribution(outcome, flags, bounce_class)
-            counts.add(-1, change.key[0], hour, counted, campaign_before, tags_before)
-        counted = fold.contribution(standing.outcome, standing.flags, standing.bounce_class)
-        counts.add(1, change.key[0], standing.hour, counted, campaign, tags)
+        counted = _Counted(
+            standing.outcome,
+            standing.flags,
+            standing.bounce_class,
+            standing.hour,
+            campaign,
+            tags,
+        )
+        counts.move(change.key[0], change.before, counted)
         state = _state_row(change, standing, campaign, tags)
         if change.id is None:
             new.append((*change.key, *state))
@@ -489,9 +507,7 @@ class Recorder:
     any error of the connection, and tries again until the webhooks' patience ends.
     """
 
-    def __init__(
-        self, *, capacity: int = 10_000, batch: int = 500, patience: float = 4.0
-    ) -> None:
+    def __init__(self, *, capacity: int = 10_000, batch: int = 500, patience: float = 4.0) -> None:
         self.capacity, self.batch, self.patience = capacity, batch, patience
         self._queue: deque[_Waiting] = deque()
         self._wake = threading.Condition()

@@ -164,18 +164,23 @@ class Postgres:
         return _upsert(table, key, MEASURES, f"SELECT {read} FROM {_recordset(columns)}")
 
     def prepare(self) -> None:
-        """Bounds for a connection that writes: a stopped process must not hold the others."""
+        """Bounds for a connection that writes: a stopped process must not hold the others.
+
+        Everything it looks up it looks up by key; statistics that lag behind a growing table
+        must not talk the planner into reading all of it.
+        """
         with connection.cursor() as cursor:
             cursor.execute(
                 "SET lock_timeout = '5s'; SET statement_timeout = '5s'; "
-                "SET idle_in_transaction_session_timeout = '5s'"
+                "SET idle_in_transaction_session_timeout = '5s'; "
+                "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
             )
 
     def lock_deliveries(self, keys: Sequence[DeliveryKey]) -> list[tuple[Any, ...]]:
         """The stored deliveries of these keys, locked in key order: rows of STORED_COLUMNS."""
         with connection.cursor() as cursor:
             cursor.execute(self._lock, [_json(KEY_COLUMNS, keys)])
-            return cursor.fetchall()
+            return list(cursor)
 
     def known_events(self, keys: Sequence[EventKey]) -> dict[EventKey, int]:
         """Which of these events are stored, with their content digests."""
@@ -274,7 +279,9 @@ class Sqlite:
         return _upsert(table, key, MEASURES, f"VALUES ({marks})")
 
     def prepare(self) -> None:
-        """Nothing: the settings' ``init_command`` has set this connection up."""
+        """Wait less for the lock than other connections: senders are waiting for us."""
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout = 4000")
 
     def lock_deliveries(self, keys: Sequence[DeliveryKey]) -> list[tuple[Any, ...]]:
         """The stored deliveries of these keys: rows of STORED_COLUMNS."""
@@ -306,9 +313,7 @@ class Sqlite:
 
     def update_deliveries(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write deliveries' states: rows of id + STATE_COLUMNS."""
-        self._many(
-            self._update_deliveries, [(naive_utc(row[1]), *row[2:], row[0]) for row in rows]
-        )
+        self._many(self._update_deliveries, [(naive_utc(row[1]), *row[2:], row[0]) for row in rows])
 
     def add_location_hours(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
         """Add to the counters of locations: (LOCATION_HOUR_KEY, measures)."""

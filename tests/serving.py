@@ -167,7 +167,9 @@ def running(kind: str, engine: str, folder: Path, **settings: str) -> Iterator[S
         if not name.startswith(("WEBHOOK_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "PYTEST"))
     }
     with own_database(engine, folder) as database:
-        env = clean | database | {"DATA_DIR": str(folder), "WEBHOOK_ED25519_KEYS": signer.public_pem}
+        env = (
+            clean | database | {"DATA_DIR": str(folder), "WEBHOOK_ED25519_KEYS": signer.public_pem}
+        )
         server = Server(kind, env | settings, signer, free_port())
         server.manage("migrate", "-v", "0")
         server.manage("collectstatic", "--noinput", "-v", "0")

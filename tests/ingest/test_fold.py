@@ -209,7 +209,9 @@ def test_of_two_permanent_failures_the_later_one_decides() -> None:
 
 def test_at_most_twenty_tags_count_and_always_the_same_ones() -> None:
     tags = [f"tag{n:02}" for n in range(30)]
-    facts = fold(event("delivered", tags=frozenset(tags[15:])), event("opened", tags=frozenset(tags[:15])))
+    facts = fold(
+        event("delivered", tags=frozenset(tags[15:])), event("opened", tags=frozenset(tags[:15]))
+    )
     assert judge(facts).tags == tuple(tags[:20])
 
 

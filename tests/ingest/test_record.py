@@ -266,10 +266,9 @@ def test_writers_at_once_count_each_delivery_once_and_a_reader_misses_no_cursor(
         cursor = 0
         while True:
             last = done.is_set()
-            for cursor in Event.objects.filter(id__gt=cursor).order_by("id").values_list(
-                "id", flat=True
-            ):
-                seen.append(cursor)
+            new = Event.objects.filter(id__gt=cursor).order_by("id").values_list("id", flat=True)
+            seen.extend(new)
+            cursor = seen[-1] if seen else 0
             if last:
                 break
             time.sleep(0.003)

@@ -1,0 +1,238 @@
+"""The sockets, on real servers: who gets in, what they see, in what order, and how they end."""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.serving import Server, running
+
+pytestmark = pytest.mark.both_engines
+_count = iter(range(10**9))
+
+
+@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine: str
+) -> Iterator[Server]:
+    with running(request.param, engine, tmp_path_factory.mktemp("sockets")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def token(server: Server) -> str:
+    return server.token("watcher")
+
+
+def send(server: Server, **changes: Any) -> str:
+    """Send one delivered event; returns its provider id."""
+    number = next(_count)
+    tags = changes.pop("tags", [])
+    location = changes.pop("location", "loc-a")
+    payload = {
+        "event": "delivered",
+        "id": f"event-{number}",
+        "timestamp": time.time(),
+        "message": {"headers": {"message-id": f"m{number}@example.com"}},
+        "recipient": f"jane{number}@example.org",
+        "tags": tags,
+    } | changes
+    answer = server.post(
+        {"type": "LCEmailStats", "locationId": location, "webhookPayload": payload}
+    )
+    assert answer.json() == {"status": "stored"}
+    return f"event-{number}"
+
+
+def open_socket(
+    server: Server, query: str, token: str = "", path: str = "/ws/events/", **headers: str
+) -> ClientConnection:
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    url = server.url.replace("http", "ws") + path + (f"?{query}" if query else "")
+    return connect(url, additional_headers=headers, compression=None, open_timeout=10)
+
+
+def receive(socket: ClientConnection, count: int, timeout: float = 10) -> list[dict[str, Any]]:
+    """The next ``count`` event rows, however many frames they come in."""
+    rows: list[dict[str, Any]] = []
+    deadline = time.monotonic() + timeout
+    while len(rows) < count:
+        frame = json.loads(socket.recv(timeout=max(0.1, deadline - time.monotonic())))
+        assert frame.keys() == {"events", "cursor"}
+        rows += frame["events"]
+        if frame["events"]:
+            assert frame["cursor"] >= frame["events"][-1]["cursor"]
+    return rows
+
+
+def test_an_event_arrives_with_its_row(server: Server, token: str) -> None:
+    with open_socket(server, "", token) as socket:
+        first = json.loads(socket.recv(timeout=10))
+        assert first["events"] == []
+        sent = send(server, tags=["promo"])
+        row = receive(socket, 1)[0]
+    assert row["cursor"] > first["cursor"]
+    assert (row["event_id"], row["kind"], row["location"]) == (sent, "delivered", "loc-a")
+    assert {"occurred_at", "received_at", "message_id", "recipient", "code", "message"} <= set(row)
+
+
+@pytest.mark.parametrize("path", ["/ws/events/", "/ws/live/"])
+def test_strangers_are_refused(server: Server, path: str) -> None:
+    for headers in ({}, {"Origin": server.url}, {"Authorization": "Bearer sw_wrong"}):
+        with pytest.raises(InvalidStatus) as refused:
+            open_socket(server, "", path=path, **headers)
+        assert refused.value.response.status_code == 403
+
+
+def test_a_session_needs_an_origin_of_ours(server: Server) -> None:
+    cookie = login(server, "session-user")
+    with open_socket(server, "", Cookie=cookie, Origin=server.url) as socket:
+        assert json.loads(socket.recv(timeout=10))["events"] == []
+    for headers in ({"Origin": "https://evil.example"}, {}):
+        with pytest.raises(InvalidStatus):
+            open_socket(server, "", Cookie=cookie, **headers)
+
+
+def login(server: Server, username: str) -> str:
+    """A session cookie of a staff user with a session made by logging in."""
+    server.manage(
+        "shell", "-v", "0", "-c",
+        "from django.contrib.auth.models import User;"
+        f"User.objects.create_user({username!r}, password='a long passphrase', is_staff=True)",
+    )  # fmt: skip
+    with httpx.Client(base_url=server.url) as client:
+        page = client.get("/login/")
+        answer = client.post(
+            "/login/",
+            data={
+                "username": username,
+                "password": "a long passphrase",
+                "csrfmiddlewaretoken": client.cookies["csrftoken"],
+            },
+            headers={"Referer": str(page.url)},
+        )
+        assert answer.status_code == 302
+        return f"sessionid={client.cookies['sessionid']}"
+
+
+def test_filters_choose_by_location_and_tag(server: Server, token: str) -> None:
+    with (
+        open_socket(server, "location=loc-b", token) as by_location,
+        open_socket(server, "tag=vip&tag=news", token) as by_tag,
+        open_socket(server, "tag=-vip&location=loc-a", token) as excluding,
+    ):
+        for socket in (by_location, by_tag, excluding):
+            socket.recv(timeout=10)
+        a = send(server, location="loc-a", tags=["vip"])
+        b = send(server, location="loc-b", tags=["news"])
+        c = send(server, location="loc-a", tags=["other"])
+        assert [row["event_id"] for row in receive(by_location, 1)] == [b]
+        assert [row["event_id"] for row in receive(by_tag, 2)] == [a, b]
+        assert [row["event_id"] for row in receive(excluding, 1)] == [c]
+
+
+@pytest.mark.parametrize(
+    "query", ["nonsense=1", "range=2h", "after=x", "after=1&after=2", "is=odd"]
+)
+def test_a_malformed_filter_is_closed_with_a_sentence(
+    server: Server, token: str, query: str
+) -> None:
+    with open_socket(server, query, token) as socket, pytest.raises(ConnectionClosed) as closed:
+        socket.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4400
+    assert len(closed.value.rcvd.reason) > 10
+
+
+def test_an_unknown_location_is_not_found(server: Server, token: str) -> None:
+    with (
+        open_socket(server, "location=nowhere", token) as socket,
+        pytest.raises(ConnectionClosed) as closed,
+    ):
+        socket.recv(timeout=10)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4404
+
+
+def test_after_resumes_with_what_came_since_and_then_goes_on(server: Server, token: str) -> None:
+    with open_socket(server, "", token) as socket:
+        cursor = json.loads(socket.recv(timeout=10))["cursor"]
+    missed = [send(server) for _ in range(5)]
+    with open_socket(server, f"after={cursor}", token) as socket:
+        rows = receive(socket, 5)
+        live = [send(server) for _ in range(5)]
+        rows += receive(socket, 5)
+    assert [row["event_id"] for row in rows] == missed + live
+    with open_socket(server, f"after={rows[2]['cursor']}", token) as socket:
+        assert [row["event_id"] for row in receive(socket, 7)] == (missed + live)[3:]
+
+
+def test_every_socket_gets_every_event_once_in_order_however_it_joins(
+    server: Server, token: str
+) -> None:
+    """Sockets that join in the middle of traffic, with and without a cursor, miss nothing."""
+    with open_socket(server, "", token) as socket:
+        cursor = json.loads(socket.recv(timeout=10))["cursor"]
+    with ThreadPoolExecutor(9) as pool:
+        sending = pool.map(lambda _: send(server), range(300))
+        joined = []
+        for _ in range(6):
+            joined.append(pool.submit(_follow, server, token, cursor, 300))
+            time.sleep(0.05)
+        sent = set(sending)
+        seen = [future.result() for future in joined]
+    for rows in seen:
+        cursors = [row["cursor"] for row in rows]
+        assert cursors == sorted(set(cursors))
+        assert {row["event_id"] for row in rows} == sent
+
+
+def _follow(server: Server, token: str, cursor: int, count: int) -> list[dict[str, Any]]:
+    with open_socket(server, f"after={cursor}", token) as socket:
+        return receive(socket, count, timeout=30)
+
+
+def test_a_member_sees_the_locations_of_the_membership_only_and_as_long(server: Server) -> None:
+    send(server, location="loc-a")
+    send(server, location="loc-b")
+    server.manage(
+        "shell", "-v", "0", "-c",
+        "from django.contrib.auth.models import User; from ingest.models import Location;"
+        "from dashboard.models import Membership;"
+        "user = User.objects.create_user('member');"
+        "Membership.objects.create(user=user, location=Location.objects.get(ref='loc-b'))",
+    )  # fmt: skip
+    token = server.manage("create_api_token", "member").strip().splitlines()[-1]
+    with open_socket(server, "location=loc-a", token) as foreign:
+        with pytest.raises(ConnectionClosed) as closed:
+            foreign.recv(timeout=10)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4404
+    with open_socket(server, "", token) as socket:
+        socket.recv(timeout=10)
+        send(server, location="loc-a")
+        mine = send(server, location="loc-b")
+        assert [row["event_id"] for row in receive(socket, 1)] == [mine]
+        server.manage(
+            "shell", "-v", "0", "-c",
+            "from dashboard.models import Membership; Membership.objects.all().delete()",
+        )  # fmt: skip
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=10)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4403
+
+
+def test_live_sends_everything_at_first_and_then_what_changed(server: Server, token: str) -> None:
+    send(server, location="loc-live")
+    with open_socket(server, "", token, path="/ws/live/") as socket:
+        first = socket.recv(timeout=10)
+        send(server, location="loc-live", event="complained")
+        second = socket.recv(timeout=10)
+    assert "loc-live" in first
+    assert "complained" in second.lower()
+    assert len(second) < len(first)
