@@ -1,0 +1,228 @@
+"""The JSON API and the health checks. Errors are ``{"error": "one plain sentence"}``."""
+
+import asyncio
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError, connection, transaction
+from django.db.migrations.executor import MigrationExecutor
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.cache import patch_cache_control, patch_vary_headers
+
+from dashboard import queries
+from dashboard.access import Rights, rights_of, user_of_bearer
+from dashboard.filters import Filter, FilterError, parse
+
+MAX_ROWS = 1_000
+EVENTS_LIMIT = 500
+ROWS_LIMIT = 50
+_LAYER_SECONDS = 2.0
+
+type View = Callable[..., HttpResponse]
+
+
+class Json(HttpResponse):
+    """A JSON answer. It is a person's own: no shared cache may keep it."""
+
+    def __init__(self, content: object, *, status: int = 200) -> None:
+        body = orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+        super().__init__(body, status=status, content_type="application/json")
+        patch_cache_control(self, private=True, no_cache=True)
+        patch_vary_headers(self, ["Authorization", "Cookie"])
+
+
+def _refusal(sentence: str, *, status: int, **more: object) -> Json:
+    return Json({"error": sentence, **more}, status=status)
+
+
+def api_view(view: View) -> View:
+    """A GET that takes the session or an ``Authorization: Bearer`` token.
+
+    Calls ``view(request, rights, …)``. Answers 401, 404 for what may not be seen and 400 for a
+    ``FilterError`` itself, in JSON, where the login middleware would redirect.
+    """
+
+    @login_not_required
+    @wraps(view)
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.method not in ("GET", "HEAD"):
+            refusal = _refusal("Only GET is allowed here.", status=405)
+            refusal["Allow"] = "GET, HEAD"
+            return refusal
+        rights = _rights(request)
+        if rights is None:
+            refusal = _refusal("Log in, or send a valid token as a Bearer header.", status=401)
+            refusal["WWW-Authenticate"] = "Bearer"
+            return refusal
+        try:
+            return view(request, rights, *args, **kwargs)
+        except FilterError as error:
+            return _refusal(str(error), status=400)
+        except Http404 as error:
+            return _refusal(str(error), status=404)
+
+    return answer
+
+
+def _rights(request: HttpRequest) -> Rights | None:
+    """The rights of who asks. A token that is no good is refused, whatever the session says."""
+    header = request.headers.get("Authorization", "")
+    if header[:6].lower() == "bearer":
+        user = user_of_bearer(header, now=timezone.now())
+        return None if user is None else rights_of(user)
+    if not request.user.is_authenticated or not request.user.is_active:
+        return None
+    return rights_of(request.user)
+
+
+def _asked(
+    request: HttpRequest, *page: str, default_range: str | None = None
+) -> tuple[Filter, dict[str, str]]:
+    """The filter, and the parameters of the page by their names, each given at most once."""
+    params = [(name, value) for name, values in request.GET.lists() for value in values]
+    filter = parse(params, now=timezone.now(), also=page, default_range=default_range)
+    own: dict[str, str] = {}
+    for name, value in params:
+        if name in own:
+            raise FilterError(f"{name} can be given only once.")
+        if name in page:
+            own[name] = value
+    return filter, own
+
+
+def _number(own: dict[str, str], name: str, *, default: int, low: int, high: int) -> int:
+    text = own.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and low <= int(text) <= high):
+        raise FilterError(f"{name} is a number from {low:,} to {high:,}.")
+    return int(text)
+
+
+def _next(request: HttpRequest, filter: Filter, **page: object) -> str:
+    """The address of what follows: the same filter, further on."""
+    params = urlencode(page)
+    query = f"{filter.canonical()}&{params}" if filter.canonical() else params
+    return request.build_absolute_uri(f"{request.path}?{query}")
+
+
+@api_view
+def rates(request: HttpRequest, rights: Rights) -> HttpResponse:
+    """``/api/rates/?by=…``: counts and rates, in all and by location, campaign, tag and others."""
+    filter, own = _asked(request, "by", "limit", "sort", default_range="24h")
+    table = queries.rates(
+        filter,
+        rights,
+        by=own.get("by", "location"),
+        limit=_number(own, "limit", default=ROWS_LIMIT, low=1, high=queries.MAX_ROWS),
+        sort=own.get("sort", ""),
+        now=filter.now,
+    )
+    return Json(table.as_json())
+
+
+@api_view
+def events(request: HttpRequest, rights: Rights) -> HttpResponse:
+    """``/api/events/?after=<cursor>``: events in the order of their cursors.
+
+    ``next`` may lead past a stretch without matches; it is null at the newest event, whose
+    ``cursor`` is the ``after`` to come back with. 410 where what followed is no longer kept.
+    """
+    filter, own = _asked(request, "after", "limit")
+    after = _number(own, "after", default=0, low=0, high=2**63 - 1)
+    limit = _number(own, "limit", default=EVENTS_LIMIT, low=1, high=MAX_ROWS)
+    if queries.is_pruned(after):
+        oldest = queries.oldest_cursor()
+        sentence = f"Events before cursor {oldest} are no longer kept."
+        return _refusal(sentence, status=410, oldest=oldest)
+    page = queries.events_page(filter, rights, after=after, limit=limit)
+    more = {"after": page.cursor} | ({"limit": limit} if "limit" in own else {})
+    return Json(
+        {
+            "results": [row.as_json() for row in page.rows],
+            "next": _next(request, filter, **more) if page.more else None,
+            "cursor": page.cursor,
+        }
+    )
+
+
+@api_view
+def deliveries(request: HttpRequest, rights: Rights) -> HttpResponse:
+    """``/api/deliveries/``: deliveries, the newest by their sending first."""
+    filter, own = _asked(request, "before", "limit")
+    limit = _number(own, "limit", default=ROWS_LIMIT, low=1, high=MAX_ROWS)
+    page = queries.deliveries_page(filter, rights, before=own.get("before", ""), limit=limit)
+    more = {"before": page.before} | ({"limit": limit} if "limit" in own else {})
+    return Json(
+        {
+            "results": [row.as_json() for row in page.rows],
+            "next": _next(request, filter, **more) if page.before else None,
+        }
+    )
+
+
+@api_view
+def delivery(request: HttpRequest, rights: Rights, pk: int) -> HttpResponse:
+    """``/api/deliveries/<pk>/``: one delivery with its events in the order of their times."""
+    found = queries.get_delivery(pk, rights)
+    history = [row.as_json() for row in queries.events_of(found)]
+    return Json(found.as_json() | {"events": history})
+
+
+# --- Health ------------------------------------------------------------------------------
+
+
+@login_not_required
+def healthz(request: HttpRequest) -> HttpResponse:
+    """Alive: the process answers."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+@login_not_required
+async def readyz(request: HttpRequest) -> HttpResponse:
+    """Ready: database writable, migrations applied, channel layer reachable; else 503."""
+    problems = await sync_to_async(_database_problems)() | await _layer_problems()
+    return Json({"ready": not problems, **problems}, status=503 if problems else 200)
+
+
+def _database_problems() -> dict[str, str]:
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            # On SQLite the transaction itself takes the lock to write.
+            if connection.vendor == "postgresql":
+                cursor.execute("SHOW transaction_read_only")
+                if cursor.fetchone() != ("off",):
+                    return {"database": "read-only"}
+        if not _migrated():
+            _migrated.cache_clear()
+            return {"migrations": "not applied"}
+    except DatabaseError as error:
+        return {"database": type(error).__name__}
+    return {}
+
+
+@cache
+def _migrated() -> bool:
+    """Whether all migrations are applied. What is applied stays so while the process lives."""
+    executor = MigrationExecutor(connection)
+    return not executor.migration_plan(executor.loader.graph.leaf_nodes())
+
+
+async def _layer_problems() -> dict[str, str]:
+    layer = get_channel_layer()
+    if layer is None:
+        return {"layer": "none configured"}
+    try:
+        # A group that nobody is in: it reaches the layer and no further.
+        async with asyncio.timeout(_LAYER_SECONDS):
+            await layer.group_send("sendwatch.readyz", {"type": "readyz"})
+    except Exception as error:  # each layer has exceptions of its own
+        return {"layer": type(error).__name__}
+    return {}

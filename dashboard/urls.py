@@ -1,0 +1,17 @@
+"""Pages, and the JSON API beside them."""
+
+from django.urls import path
+
+from dashboard import api, views
+
+app_name = "dashboard"
+
+urlpatterns = [
+    path("", views.overview, name="overview"),
+    path("locations/<str:ref>/", views.location, name="location"),
+    path("campaigns/<path:key>/", views.campaign, name="campaign"),
+    path("api/rates/", api.rates, name="api-rates"),
+    path("api/events/", api.events, name="api-events"),
+    path("api/deliveries/", api.deliveries, name="api-deliveries"),
+    path("api/deliveries/<int:pk>/", api.delivery, name="api-delivery"),
+]

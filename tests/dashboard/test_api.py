@@ -1,0 +1,254 @@
+"""The JSON API over HTTP: who may ask, what is answered, and what is refused; health checks."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import DatabaseError, connection
+from django.db.migrations.recorder import MigrationRecorder
+from django.test import Client
+from django.urls import reverse
+
+from dashboard import api
+from dashboard.models import ApiToken, Membership
+from ingest.models import Event
+from ingest.vocabulary import Outcome
+from tests.dashboard import rows
+
+pytestmark = pytest.mark.django_db
+PATHS = ("/api/rates/", "/api/events/", "/api/deliveries/", "/api/deliveries/1/")
+RECENT = datetime.now(UTC) - timedelta(minutes=5)
+
+
+@pytest.fixture
+def staff() -> User:
+    return User.objects.create_user("operator", is_staff=True)
+
+
+@pytest.fixture
+def viewer() -> User:
+    return User.objects.create_user("viewer")
+
+
+@pytest.fixture
+def web(staff: User) -> Client:
+    client = Client()
+    client.force_login(staff)
+    return client
+
+
+def bearer(user: User) -> Client:
+    return Client(headers={"Authorization": f"Bearer {ApiToken.issue(user_id=user.pk)}"})
+
+
+def refusal(client: Client, url: str) -> tuple[int, Any]:
+    answer = client.get(url)
+    return answer.status_code, answer.json()
+
+
+# --- Who may ask ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_strangers_are_refused_in_json(path: str) -> None:
+    answer = Client().get(path)
+    assert answer.status_code == 401
+    assert answer["WWW-Authenticate"] == "Bearer"
+    assert answer.json() == {"error": "Log in, or send a valid token as a Bearer header."}
+
+
+def test_session_and_token_open_the_same_door(web: Client, staff: User) -> None:
+    rows.delivery(1, sent_at=RECENT)
+    by_session, by_token = web.get("/api/rates/"), bearer(staff).get("/api/rates/")
+    assert by_session.status_code == by_token.status_code == 200
+    assert by_session.json()["total"] == by_token.json()["total"]
+    assert "private" in by_session["Cache-Control"]
+
+
+def test_a_bad_token_is_refused_whatever_the_session_says(web: Client) -> None:
+    assert web.get("/api/rates/", headers={"Authorization": "Bearer sw_no"}).status_code == 401
+    assert web.get("/api/rates/", headers={"Authorization": "Basic eDp5"}).status_code == 200
+
+
+def test_an_inactive_user_is_refused(staff: User) -> None:
+    client = bearer(staff)
+    User.objects.update(is_active=False)
+    assert client.get("/api/rates/").status_code == 401
+
+
+def test_only_reading_is_allowed(web: Client) -> None:
+    answer = web.post("/api/rates/")
+    assert (answer.status_code, answer["Allow"]) == (405, "GET, HEAD")
+    assert web.head("/api/rates/").status_code == 200
+
+
+def test_members_see_their_locations_only(viewer: User) -> None:
+    mine = rows.delivery(1, location_ref="mine", sent_at=RECENT)
+    hidden = rows.delivery(2, location_ref="hidden", sent_at=RECENT)
+    for of in (mine, hidden):
+        rows.event(of)
+    Membership.objects.create(user=viewer, location=mine.location)
+    client = bearer(viewer)
+    for path in ("/api/events/", "/api/deliveries/"):
+        assert [row["location"] for row in client.get(path).json()["results"]] == ["mine"]
+    found = client.get("/api/rates/?by=sending_domain").json()
+    assert found["total"]["sent"] == 1
+    assert client.get(f"/api/deliveries/{mine.pk}/").status_code == 200
+    assert refusal(client, f"/api/deliveries/{hidden.pk}/") == refusal(client, "/api/deliveries/9/")
+    for path in PATHS[:3]:
+        missing = refusal(client, f"{path}?location=nowhere")
+        assert refusal(client, f"{path}?location=hidden") == missing
+        assert missing == (404, {"error": "There is no such location."})
+
+
+# --- What is refused -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("/api/rates/?colour=red", "There is no filter named “colour”."),
+        ("/api/rates/?by=ip", "by=ip is not available yet."),
+        ("/api/rates/?limit=0", "limit is a number from 1 to 1,000."),
+        ("/api/rates/?limit=²", "limit is a number from 1 to 1,000."),
+        ("/api/rates/?by=tag&by=hour", "by can be given only once."),
+        ("/api/rates/?q=ann", "q searches deliveries and events; rates cannot be asked with it."),
+        ("/api/rates/?after=1", "There is no filter named “after”."),
+        ("/api/events/?after=-1", "after is a number from 0 to 9,223,372,036,854,775,807."),
+        ("/api/events/?after=", "after is a number from 0 to 9,223,372,036,854,775,807."),
+        ("/api/events/?outcome=gone", None),
+        ("/api/deliveries/?before=x", "before is not the end of a page."),
+        ("/api/deliveries/?range=5m", None),
+    ],
+)
+def test_what_cannot_be_asked_is_answered_with_a_sentence(
+    web: Client, url: str, sentence: str | None
+) -> None:
+    answer = web.get(url)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == sentence or sentence is None
+
+
+# --- What is answered ----------------------------------------------------------------------
+
+
+def test_rates_say_what_they_are_of(web: Client) -> None:
+    rows.delivery(1, sent_at=RECENT, provider="Gmail")
+    rows.delivery(2, sent_at=RECENT, outcome=Outcome.BOUNCED, bounce_class=1)
+    rows.delivery(3, sent_at=RECENT - timedelta(days=3))
+    found = web.get("/api/rates/?by=provider&sort=key").json()
+    assert [row["key"] for row in found["rows"]] == ["(none)", "Gmail"]
+    assert found["rows"][0]["hard_bounce_rate"]["value"] == 1
+    assert found["rows"][1]["hard_bounce_rate"] == {
+        "value": 0, "low": 0, "high": pytest.approx(0.7935, abs=1e-4),
+        "numerator": 0, "denominator": 1,
+    }  # fmt: skip
+    assert (found["total"]["sent"], found["overlap"], found["by"]) == (2, False, "provider")
+    assert datetime.fromisoformat(found["from"]).minute == 0
+    assert datetime.fromisoformat(found["to"]) > RECENT
+
+
+def test_events_are_followed_to_the_newest(web: Client) -> None:
+    ids = [rows.event(rows.delivery(n, tags=("a b",) if n % 2 else ())).pk for n in range(7)]
+    url, seen = "/api/events/?tag=a%20b&limit=2", []
+    while url:
+        found = web.get(url).json()
+        seen += [row["cursor"] for row in found["results"]]
+        assert found["next"] is None or found["next"].startswith("http://testserver/api/events/?")
+        url = found["next"]
+    assert seen == ids[1::2]
+    assert found["cursor"] == ids[-1]
+    assert web.get(f"/api/events/?after={ids[-1]}").json() == {
+        "results": [], "next": None, "cursor": ids[-1],
+    }  # fmt: skip
+
+
+def test_pruned_events_are_gone_and_said_to_be(web: Client) -> None:
+    ids = [rows.event(rows.delivery(n)).pk for n in range(4)]
+    assert web.get("/api/events/?after=0").status_code == 200
+    Event.objects.filter(pk__lt=ids[3]).delete()
+    answer = web.get(f"/api/events/?after={ids[0]}")
+    assert (answer.status_code, answer.json()["oldest"]) == (410, ids[3])
+    assert web.get(f"/api/events/?after={ids[2]}").status_code == 200
+
+
+def test_deliveries_are_followed_to_the_oldest(web: Client) -> None:
+    made = [rows.delivery(n, sent_at=RECENT - timedelta(minutes=n)).pk for n in range(5)]
+    url, seen = "/api/deliveries/?limit=2&domain=example.com", []
+    while url:
+        found = web.get(url).json()
+        seen += [row["id"] for row in found["results"]]
+        url = found["next"]
+    assert seen == made
+
+
+def test_a_delivery_comes_with_its_events(web: Client) -> None:
+    of = rows.delivery(1)
+    event = rows.event(of)
+    found = web.get(f"/api/deliveries/{of.pk}/").json()
+    assert (found["id"], found["recipient"]) == (of.pk, "r1@example.com")
+    assert [row["cursor"] for row in found["events"]] == [event.pk]
+
+
+# --- Health --------------------------------------------------------------------------------
+
+
+def test_health_is_open_to_all() -> None:
+    assert Client().get("/healthz").content == b"ok\n"
+    assert (Client().get("/readyz").status_code, Client().get("/readyz").json()) == (
+        200, {"ready": True},
+    )  # fmt: skip
+
+
+def test_a_missing_migration_is_not_ready_until_it_is_applied() -> None:
+    api._migrated.cache_clear()
+    applied = MigrationRecorder(connection)
+    applied.record_unapplied("ingest", "0001_initial")
+    answer = Client().get("/readyz")
+    assert (answer.status_code, answer.json()) == (
+        503, {"ready": False, "migrations": "not applied"},
+    )  # fmt: skip
+    applied.record_applied("ingest", "0001_initial")
+    assert Client().get("/readyz").status_code == 200
+
+
+def test_an_unreachable_layer_is_not_ready(settings: Any) -> None:
+    settings.CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]},
+        }
+    }
+    answer = Client().get("/readyz")
+    assert answer.status_code == 503
+    assert set(answer.json()) == {"ready", "layer"}
+
+
+def test_a_database_that_fails_is_not_ready_and_still_alive() -> None:
+    def fail(*call: Any) -> None:
+        raise DatabaseError("gone")
+
+    api._migrated.cache_clear()
+    with connection.execute_wrapper(fail):
+        answer = Client().get("/readyz")
+        assert (answer.status_code, answer.json()["database"]) == (503, "DatabaseError")
+        assert Client().get("/healthz").status_code == 200
+
+
+# --- Accounts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dashboard:overview", "password_change"])
+def test_pages_lead_strangers_to_the_login(name: str) -> None:
+    answer = Client().get(reverse(name))
+    assert (answer.status_code, answer["Location"].split("?")[0]) == (302, "/login/")
+
+
+def test_logging_in_and_out() -> None:
+    User.objects.create_user("ann", password="correct horse")
+    client = Client()
+    answer = client.post("/login/", {"username": "ann", "password": "correct horse"})
+    assert (answer.status_code, answer["Location"]) == (302, "/")
+    assert client.post("/logout/")["Location"] == "/login/"
+    assert client.get("/").status_code == 302
