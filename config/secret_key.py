@@ -1,6 +1,5 @@
 """The secret key of an embedded run: made once, kept beside the database."""
 
-import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -24,9 +23,12 @@ def kept_secret_key(data_dir: Path, *, allowed: bool) -> str:
 
 def _create(path: Path, text: str) -> None:
     # Whole or not at all: another process may read it in the same moment. The first one's stays.
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     draft.touch(mode=0o600)
     draft.write_text(text)
-    with contextlib.suppress(FileExistsError):
+    try:
         os.link(draft, path)
-    draft.unlink()
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

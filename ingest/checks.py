@@ -93,7 +93,7 @@ def _retention() -> Messages:
                 hint="Give a number of days, 1 or more.",
                 id="sendwatch.E005",
             )
-    if settings.PAYLOAD_RETENTION_DAYS > settings.EVENT_RETENTION_DAYS:
+    if 0 < settings.EVENT_RETENTION_DAYS < settings.PAYLOAD_RETENTION_DAYS:
         yield Warning(
             "PAYLOAD_RETENTION_DAYS is longer than EVENT_RETENTION_DAYS.",
             hint="A payload goes with its event at the latest: lower the first or raise the second.",
