@@ -243,10 +243,10 @@ PROVIDERS = (
         hard=_replies(
             (5, "invalid_recipient", 550, "5.1.1",
              "<{rcpt}>: Recipient address rejected: user unknown in virtual mailbox table"),
-            (2, "dns_routing", 498, "", "No MX record for {domain}"),
-            (1, "dns_routing", 550, "5.7.1", "<{rcpt}>: Relay access denied"),
+            (2, "dns_routing", 498, "", "NXDOMAIN: {domain} has no MX record"),
         ),
         soft=_replies(
+            (1, "dns_routing", 550, "5.7.1", "<{rcpt}>: Relay access denied"),
             (2, "mailbox_full", 552, "5.2.2", "<{rcpt}>: quota exceeded (mailbox is full)"),
             (1, "message_too_large", 552, "5.3.4", "Message size exceeds the fixed limit"),
         ),

@@ -9,6 +9,7 @@ import time
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ class Sender:
         self.answers: Counter[str] = Counter()
         self._queue: queue.Queue[bytes] = queue.Queue(2 * CONNECTIONS)
         self._failure: Exception | None = None
+        self._over = threading.Event()
         self._connected_at: float | None = None
         self._started_at = time.monotonic()
 
@@ -113,13 +115,16 @@ class Sender:
         """
         for _ in range(CONNECTIONS):
             threading.Thread(target=self._work, daemon=True).start()
-        for due, body in webhooks:
-            ahead = (due - _now()) / demo.SECOND
-            if not self._sleep(ahead, until):
-                break
-            self._put(orjson.dumps(body))
-        while self._queue.unfinished_tasks:
-            self._sleep(0.05, float("inf"))
+        try:
+            for due, body in webhooks:
+                ahead = (due - _now()) / demo.SECOND
+                if not self._sleep(ahead, until):
+                    break
+                self._put(orjson.dumps(body))
+            while self._queue.unfinished_tasks:
+                self._sleep(0.05, float("inf"))
+        finally:
+            self._over.set()
 
     def _sleep(self, seconds: float, until: float) -> bool:
         """False if the end came first."""
@@ -144,13 +149,16 @@ class Sender:
 
     def _work(self) -> None:
         kind = HTTPSConnection if self.url.scheme == "https" else HTTPConnection
-        connection = kind(self.url.hostname or "", self.url.port, timeout=20)
-        try:
-            while True:
-                self._deliver(connection, self._queue.get())
+        with closing(kind(self.url.hostname or "", self.url.port, timeout=20)) as connection:
+            while not self._over.is_set():
+                try:
+                    self._deliver(connection, self._queue.get(timeout=0.2))
+                except queue.Empty:
+                    continue
+                except (Unreachable, Refused) as error:
+                    self._failure = error
+                    return
                 self._queue.task_done()
-        except (Unreachable, Refused) as error:
-            self._failure = error
 
     def _deliver(self, connection: HTTPConnection, body: bytes) -> None:
         headers = {
@@ -162,7 +170,8 @@ class Sender:
             if answer:
                 self.answers[answer] += 1
                 return
-            time.sleep(min(0.25 * 2**attempt, 3.0))
+            if self._over.wait(min(0.25 * 2**attempt, 3.0)):
+                return
         self.answers["given up"] += 1
 
     def _post(self, connection: HTTPConnection, body: bytes, headers: dict[str, str]) -> str:
