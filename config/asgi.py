@@ -14,10 +14,13 @@ from django.urls import path  # noqa: E402
 
 from dashboard.consumers import EventSocket, Gate, LiveSocket  # noqa: E402
 from dashboard.hub import hub  # noqa: E402
+from ingest.checks import refuse_wrong_settings  # noqa: E402
 from ingest.edge import edge  # noqa: E402
 from ingest.record import recorder  # noqa: E402
 
 DRAIN_SECONDS = 10.0
+
+refuse_wrong_settings()  # servers other than manage.py's run no system checks
 
 
 async def http(scope: dict[str, Any], receive: Any, send: Any) -> None:

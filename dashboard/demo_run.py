@@ -29,10 +29,10 @@ class DemoTraffic:
 
     def start(self, url: str) -> None:
         """Send to the server at ``url``, signed with the key."""
-        command = [sys.executable, settings.BASE_DIR / "manage.py", "send_demo_events"]
+        command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "send_demo_events"]
         # A process group of its own: Ctrl-C reaches the server alone, which then stops it.
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            [*command, "--url", f"{url}webhooks/lc-email/", "--key", self._key_path],
+            [*command, "--url", f"{url}webhooks/lc-email/", "--key", str(self._key_path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             process_group=0,

@@ -47,7 +47,7 @@ def is_sqlite_repaired(version: tuple[int, int, int]) -> bool:
 def _environment() -> Messages:
     for problem in settings.ENVIRONMENT_PROBLEMS:
         yield Error(
-            problem,
+            f"{problem}.",
             hint="Correct or unset it; the README lists every variable.",
             id="sendwatch.E001",
         )
@@ -96,7 +96,7 @@ def _retention() -> Messages:
     if 0 < settings.EVENT_RETENTION_DAYS < settings.PAYLOAD_RETENTION_DAYS:
         yield Warning(
             "PAYLOAD_RETENTION_DAYS is longer than EVENT_RETENTION_DAYS.",
-            hint="A payload goes with its event at the latest: lower the first or raise the second.",
+            hint="A payload goes with its event at the latest: lower the one or raise the other.",
             id="sendwatch.W002",
         )
 

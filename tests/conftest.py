@@ -4,7 +4,7 @@ import base64
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def _touches_database(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """Under CI a skipped test is a failed one: what the machine lacks must be seen."""
     report: Any = yield
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
@@ -83,7 +83,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
     report: Any = yield
     if IN_CI and report.skipped:
         report.outcome = "failed"

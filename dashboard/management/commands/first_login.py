@@ -43,7 +43,7 @@ def _create_superuser(path: Path) -> tuple[str, str]:
         username = f"admin-{secrets.token_hex(2)}"
     with transaction.atomic():
         # The file within the transaction: an account whose password nobody knows must not stay.
-        users.create_superuser(username=username, password=password)  # type: ignore[attr-defined]
+        users.create_superuser(username=username, password=password)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.touch(mode=0o600)
