@@ -34,7 +34,7 @@ def read(body: Body) -> NormalizedEvent:
 
 @pytest.fixture(scope="module")
 def bodies() -> list[Body]:
-    return [body for _, body in islice(lives(7, now=NOW, rate=400), MANY)]
+    return [body for _, body in islice(lives(7, now=NOW, rate=40), MANY)]
 
 
 @pytest.fixture(scope="module")
