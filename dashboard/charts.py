@@ -96,12 +96,15 @@ def dots(heights: Sequence[int], values: Sequence[int], *, top: int) -> str:
 
 
 def _ticks(minutes: Sequence[Minute]) -> list[Tick]:
-    """Every ten minutes by the clock; those not on the half hour give way on narrow screens."""
+    """Every ten minutes by the clock, clear of "now" at the end.
+
+    Those not on the half hour, or near the end, give way on narrow screens.
+    """
     return [
         Tick(
             label=minute.at.strftime("%H:%M"),
             x=f"{_number(100 * i / len(minutes))}%",
-            minor=minute.at.minute % 30 != 0,
+            minor=minute.at.minute % 30 != 0 or i > len(minutes) - 17,
         )
         for i, minute in enumerate(minutes)
         if minute.at.minute % 10 == 0 and i <= len(minutes) - 7

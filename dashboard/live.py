@@ -4,22 +4,22 @@ A region's markup exists once: the page includes it, and ``fragments`` renders t
 with ``hx-swap-oob``, so that ``live.js`` patches it in place.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from django.db.models import Sum
 from django.template.loader import render_to_string
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
 from dashboard import queries
-from dashboard.access import Rights
+from dashboard.access import Rights, restrict
 from dashboard.charts import minute_chart
-from dashboard.filters import Filter
+from dashboard.filters import Filter, campaign_ids, value_ids
 from dashboard.queries import REST_KEY, EventRow
 from dashboard.rates import Counts
-from ingest.models import Event, MinuteCount
-from ingest.vocabulary import FAILURES, NONE_KEY, EventKind
+from ingest.models import Delivery, Event, HourlyCount, MinuteCount
+from ingest.vocabulary import FAILURES, NONE_KEY, Dimension, EventKind
 
 FEED_ROWS = 60  # at first paint
 FEED_SENT = 200  # at most in one frame: a page keeps no more
@@ -154,8 +154,7 @@ def _row(kind: TableKind, filter: Filter, key: str, label: str, counts: Counts) 
     if kind.by == "tag" and key != REST_KEY:
         url = f"?{filter.without('location').with_('tag', key).canonical()}"
     elif key not in (NONE_KEY, REST_KEY):
-        page = reverse(f"dashboard:{kind.by}", args=[key])
-        url = f"{page}?{filter.without(kind.by).canonical()}"
+        url = page_url(kind.by, key, query=filter.without(kind.by).canonical())
     name = _name(kind, key, label)
     return Row(row_id(kind.id, key), name, key if url and name != key else "", url, counts)
 
@@ -174,6 +173,15 @@ def campaign_name(key: str) -> str:
     """A name for a campaign that has none: ``workflow:91b8bbfe-9ce8…`` is ``Workflow 91b8bbfe``."""
     kind, _, ref = key.partition(":")
     return f"{kind.capitalize()} {ref[:8]}" if ref else key
+
+
+def page_url(page: str, key: str, *, query: str = "") -> str:
+    """The address of a location's or campaign's page; "" for ids that no address can hold."""
+    try:
+        url = reverse(f"dashboard:{page}", args=[key])
+    except NoReverseMatch:
+        return ""
+    return f"{url}?{query}" if query else url
 
 
 def row_id(table: str, key: str) -> str:
@@ -203,11 +211,18 @@ def _pulse(filter: Filter, rights: Rights, *, now: datetime) -> Pulse:
 
 
 def newest_feed(filter: Filter, rights: Rights) -> list[FeedRow]:
-    """The feed at first paint: the newest events that match, newest first.
+    """The feed at first paint: the newest events that match, newest first."""
+    for name, dimension in (("campaign", Dimension.CAMPAIGN), ("tag", Dimension.TAG)):
+        if filter.values(name):
+            rows = _events_of_value(filter, rights, name, dimension)
+            break
+    else:
+        rows = _scanned_events(filter, rights)
+    return [feed_row(row) for row in rows if filter.matches(row)]
 
-    Looks among the last few thousand events that may be seen: a rare match further back is
-    for the list of deliveries to find.
-    """
+
+def _scanned_events(filter: Filter, rights: Rights) -> list[EventRow]:
+    """Matches among the last few thousand events of the filter's locations."""
     locations = filter.location_ids(rights)
     events = Event.objects.order_by("-id").values_list("id", flat=True)
     if locations is not None:
@@ -218,7 +233,29 @@ def newest_feed(filter: Filter, rights: Rights) -> list[FeedRow]:
         rows = queries.events_page(filter, rights, after=after, limit=depth).rows
         if len(rows) >= FEED_ROWS or not after:
             break
-    return [feed_row(row) for row in rows[: -FEED_ROWS - 1 : -1]]
+    return rows[: -FEED_ROWS - 1 : -1]
+
+
+def _events_of_value(
+    filter: Filter, rights: Rights, name: str, dimension: Dimension
+) -> list[EventRow]:
+    """Events of the newest deliveries of a campaign or tag, which may be long over.
+
+    The counters tell where and when it was sent, so that few deliveries are looked at.
+    """
+    values = filter.values(name)
+    ids = campaign_ids(values) if name == "campaign" else value_ids(dimension, values)
+    counted = restrict(HourlyCount.objects.filter(dimension=dimension, value_id__in=ids), rights)
+    newest = list(counted.order_by("-hour").values_list("location_id", "hour")[:FEED_ROWS])
+    if not newest:
+        return []
+    since = datetime.fromtimestamp(3600 * min(hour for _, hour in newest), UTC)
+    places = {location_id for location_id, _ in newest}
+    sent = Delivery.objects.filter(location_id__in=places, sent_at__gte=since)
+    found = filter.apply(sent).order_by("-sent_at").values_list("id", flat=True)[:FEED_ROWS]
+    events = Event.objects.filter(delivery_id__in=list(found)).order_by("-id")
+    cursors = events.values_list("id", flat=True)[:FEED_ROWS]
+    return [row for pk in cursors for row in queries.event_rows(after=pk - 1, until=pk, limit=1)]
 
 
 def feed_row(row: EventRow) -> FeedRow:
@@ -236,7 +273,7 @@ def feed_row(row: EventRow) -> FeedRow:
         said=said if len(said) <= SAID else said[: SAID - 1] + "…",
         said_whole=said[:1_000],
         place=row.location_name or row.location,
-        url=reverse("dashboard:location", args=[row.location]) if row.location else "",
+        url=page_url("location", row.location),
         campaign=row.campaign_label or (campaign_name(row.campaign) if row.campaign else ""),
     )
 

@@ -80,7 +80,9 @@ def campaign(request: HttpRequest, key: str) -> HttpResponse:
     found = _get_campaign(key, rights)
     asked = _asked(request, rights, default_range="30d")
     whole = asked.with_("campaign", key)
-    context = {"title": found.label or found.text, "campaign": found}
+    named = found.label not in ("", found.text)
+    title = found.label if named else live.campaign_name(found.text)
+    context = {"title": title, "campaign": found}
     return _page(request, "campaign", asked, whole, rights, context)
 
 
