@@ -39,9 +39,7 @@
   };
   const swaps = {
     patch(target, fragment) {
-      if (!target.contains(document.activeElement) || !target.querySelector(":scope :is(input, select):focus")) {
-        patch(target, fragment.firstElementChild);
-      }
+      patch(target, fragment.firstElementChild);
     },
     rows(target, fragment) {
       for (const row of fragment.querySelectorAll("tr[id]")) {
@@ -65,28 +63,23 @@
     },
   });
 
-  /* --- Feed ------------------------------------------------------------------------------- */
+  /* --- Feed --- */
   const KEPT = 200;
+  const FAILED = ".k-bounced, .k-deferred, .k-suppressed, .k-rejected, .k-complained";
   const feed = byId("feed");
   const button = byId("feed-pause");
   const pill = byId("feed-new");
   let waiting = [];
   let held = false;
   let hovered = false;
-  const paused = () =>
-    !feed
-      ? ""
-      : held
-        ? "Paused"
-        : document.hidden
-          ? "Paused: tab hidden"
-          : feed.scrollTop > 4
-            ? "Paused: scrolled down"
-            : feed.contains(document.activeElement) && document.activeElement !== feed
-              ? "Paused: a row has the focus"
-              : hovered
-                ? "Paused: pointer on the list"
-                : "";
+  const inFocus = () => feed.contains(document.activeElement) && document.activeElement !== feed;
+  const paused = () => {
+    if (held) return "Paused";
+    if (document.hidden) return "Paused: tab hidden";
+    if (feed.scrollTop > 4) return "Paused: scrolled";
+    if (inFocus()) return "Paused: row in focus";
+    return hovered ? "Paused: pointer here" : "";
+  };
   const cursor = (row) => Number(row.dataset.cursor);
   const fresh = () => {
     const seen = new Set();
@@ -101,13 +94,14 @@
       feed.insertBefore(row, next || null);
     }
     waiting = [];
-    [...feed.children].slice(KEPT).forEach((row) => row.remove());
+    // Failures stay longest: they are few, and what one looks for.
+    const spare = [...feed.children].filter((row) => !row.matches(FAILED));
+    while (feed.children.length > KEPT) (spare.pop() || feed.lastElementChild).remove();
     byId("feed-empty")?.toggleAttribute("hidden", feed.children.length > 0);
     tick();
     showFeedState();
   };
   const showFeedState = () => {
-    if (!feed) return;
     const reason = paused();
     waiting = reason ? fresh() : waiting;
     const count = (kind) => waiting.filter((row) => row.matches(".k-" + kind)).length;
@@ -121,7 +115,7 @@
     pill.textContent = parts.join(" · ");
     pill.classList.toggle("bad", parts.length > 1);
   };
-  const feedChanged = () => (paused() || !feed ? showFeedState() : flush());
+  const feedChanged = () => (paused() ? showFeedState() : flush());
   const hold = (value) => {
     held = value;
     feedChanged();
@@ -149,16 +143,17 @@
     document.addEventListener("visibilitychange", feedChanged);
   }
   document.addEventListener("keydown", (event) => {
-    const typing = event.target.closest?.("input, select, textarea, [contenteditable]");
+    const typing = event.target.matches("input:not([type=checkbox]), select, textarea");
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "p" && feed) hold(!held);
-    if (event.key === "/" && document.querySelector(".filters .field")) {
+    const field = document.querySelector(".filters .field");
+    if (event.key === "/" && field) {
       event.preventDefault();
-      document.querySelector(".filters .field").focus();
+      field.focus();
     }
   });
 
-  /* --- Times ------------------------------------------------------------------------------ */
+  /* --- Times --- */
   const ago = (then) => {
     const s = Math.max(0, Math.round((now() - then) / 1000));
     if (s < 60) return `${s} s ago`;
@@ -174,9 +169,11 @@
   };
   setInterval(tick, 1000);
 
-  /* --- Connection --------------------------------------------------------------------------- */
+  /* --- Connection --- */
   const live = byId("live");
   if (live) {
+    htmx.config.wsReconnectDelay = (tries) =>
+      Math.min(1_000 * 2 ** tries, 8_000) * (0.5 + Math.random() / 2);
     const POLL = 10_000;
     const PATIENCE = 2_000;
     let polling = 0;
@@ -207,13 +204,12 @@
       losing = polling = 0;
       say("live", wasLost ? "Caught up" : "Live");
       if (wasLost) setTimeout(() => polling || over || say("live", "Live"), 4_000);
-      refresh(); // what happened between the page, or the loss, and now
     });
     document.addEventListener("htmx:wsClose", (event) => {
       const { event: close, socketWrapper } = event.detail;
       losingIt();
-      // The extension comes back by itself only after these.
-      if (![1006, 1011, 1012, 1013].includes(close.code) && close.code < 4400) {
+      // The extension comes back by itself after the first four; the last two say it is no use.
+      if (![1006, 1011, 1012, 1013, 4400, 4404].includes(close.code)) {
         setTimeout(() => socketWrapper.reconnect(), 1_000 + 2_000 * Math.random());
       }
     });
@@ -229,7 +225,7 @@
     });
   }
 
-  /* --- Small things ------------------------------------------------------------------------- */
+  /* --- Small things --- */
   document.addEventListener("click", async (event) => {
     const copy = event.target.closest("[data-copy]");
     if (!copy) return;

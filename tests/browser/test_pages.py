@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.serving import Server, running
 
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def send(server: Server, event: str = "delivered", **changes: Any) -> str:
     """Send a webhook of its own mail; returns the recipient."""
     number = next(_count)
-    recipient = changes.pop("recipient", f"jane{number}@example.org")
+    recipient: str = changes.pop("recipient", f"jane{number}@example.org")
     payload = {
         "event": event,
         "id": f"event-{number}",
@@ -154,10 +154,18 @@ def test_a_paused_feed_waits_and_says_what_for(server: Server, tab: Page) -> Non
     expect(tab.locator("#feed")).not_to_contain_text(recipient)
     tab.click("#feed-new")
     expect(tab.locator("#feed li").first).to_contain_text(recipient)
-    expect(tab.locator("#feed-state")).to_have_text("Paused: pointer on the list")
+    expect(tab.locator("#feed-state")).to_have_text("Paused: pointer here")
     tab.mouse.move(0, 0)
     expect(tab.locator("#feed-state")).to_have_text("")
     expect(tab.locator("#feed-new")).to_be_hidden()
+
+
+def test_the_feed_can_show_failures_only(server: Server, tab: Page) -> None:
+    open_live(tab, server.url)
+    tab.get_by_label("Failures only").check()
+    good, bad = send(server), send(server, "failed", severity="permanent")
+    expect(tab.locator("#feed li", has_text=bad)).to_be_visible(timeout=2 * SECOND)
+    expect(tab.locator("#feed li", has_text=good)).to_be_hidden()
 
 
 def test_open_disclosures_and_focus_survive_a_frame(server: Server, tab: Page) -> None:
@@ -172,14 +180,15 @@ def test_open_disclosures_and_focus_survive_a_frame(server: Server, tab: Page) -
 
 
 def test_a_lost_connection_is_said_polled_and_caught_up(server: Server, tab: Page) -> None:
-    tab.route_web_socket("**/ws/live/**", _unreliable := Unreliable())
+    way = Unreliable()
+    tab.route_web_socket(re.compile("/ws/live/"), way)
     open_live(tab, server.url)
-    _unreliable.cut()
+    way.cut()
     expect(tab.locator("#live-word")).to_contain_text("Live updates lost, retrying", timeout=3_500)
     assert tab.locator("html").get_attribute("data-live") == "lost"
     recipient = send(server)
     expect(tab.locator("#feed")).to_contain_text(recipient, timeout=12 * SECOND)
-    _unreliable.mend()
+    way.mend()
     expect(tab.locator("#live-word")).to_have_text("Caught up", timeout=20 * SECOND)
     expect(tab.locator("#live-word")).to_have_text("Live", timeout=6 * SECOND)
 
@@ -188,9 +197,10 @@ class Unreliable:
     """A way to the server that can be cut, and mended."""
 
     def __init__(self) -> None:
-        self._works, self._open = True, []
+        self._works = True
+        self._open: list[WebSocketRoute] = []
 
-    def __call__(self, socket: Any) -> None:
+    def __call__(self, socket: WebSocketRoute) -> None:
         if not self._works:
             socket.close(code=1011)
             return

@@ -32,7 +32,7 @@ def fragments(now: datetime, state: dict[str, Any], after: int | None = None) ->
     return live.fragments("overview", asked(now), ALL, now=now, rows=found, state=state)
 
 
-def send(now: datetime, number: int, **columns: object) -> None:
+def send(now: datetime, number: int, **columns: Any) -> None:
     kind = columns.pop("kind", EventKind.DELIVERED)
     detail = columns.pop("detail", None)
     made = rows.delivery(number, sent_at=now - timedelta(minutes=5), **columns)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
@@ -53,7 +54,7 @@ def words(html: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", html).replace("\xa0", " ").split())
 
 
-def send(now: datetime, number: int = 1, **columns: object) -> None:
+def send(now: datetime, number: int = 1, **columns: Any) -> None:
     """A delivery of some minutes ago, and its event."""
     kind = columns.pop("kind", EventKind.DELIVERED)
     detail = columns.pop("detail", None)
@@ -81,7 +82,7 @@ def test_without_events_it_says_what_to_paste(staff: Client) -> None:
     assert "0 %" not in words(html).replace("100 %", "")
 
 
-def test_the_address_to_paste_follows_the_public_url(staff: Client, settings) -> None:
+def test_the_address_to_paste_follows_the_public_url(staff: Client, settings: Any) -> None:
     settings.PUBLIC_URL = "https://watch.example"
     assert "https://watch.example/webhooks/lc-email/" in page(staff, "/")
 
