@@ -94,7 +94,8 @@ class _Socket(AsyncWebsocketConsumer):
         for task in self._tasks:
             if task is not current:
                 task.cancel()
-        await self.close(code=code, reason=reason[:120])
+        # A close frame has room for 123 bytes of reason.
+        await self.close(code=code, reason=reason.encode()[:123].decode(errors="ignore"))
 
     async def _rights(self) -> Rights:
         """The user's rights as they are now: the scope's user is as old as the socket."""

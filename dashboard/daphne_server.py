@@ -21,7 +21,6 @@ from twisted.python.failure import Failure
 
 logger = logging.getLogger(__name__)
 
-SERVICE_RESTART = 1012
 DRAIN_SECONDS = 10.0
 ANSWER_SECONDS = 2.0
 
@@ -37,12 +36,18 @@ def serve(host: str, port: int, *, ready: Callable[[str], None]) -> str:
 
 
 class _Socket(WebSocketProtocol):
+    """Daphne's socket, which also tells the browser why it was closed."""
+
+    _reason: str | None = None
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        self._reason = message.get("reason")
+        super().handle_reply(message)
+
     def serverClose(self, code: int | None = None) -> None:
         # Autobahn's sendClose knows only codes for applications; 1012 is the server's own.
-        if code == SERVICE_RESTART:
-            self.sendCloseFrame(code=code, reasonUtf8=None, isReply=False)
-        else:
-            super().serverClose(code)
+        reason = self._reason.encode() if self._reason else None
+        self.sendCloseFrame(code=code or 1000, reasonUtf8=reason, isReply=False)
 
 
 class _Server(Server):

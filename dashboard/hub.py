@@ -149,6 +149,7 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bell = asyncio.Event()
         self._closing = False
+        self._ticking = asyncio.Lock()
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="hub-read")
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="hub-render")
         publish.listeners.append(self.ring)
@@ -186,6 +187,8 @@ class Hub:
         Raises ``Behind`` or ``Closing``.
         """
         await self._start()
+        if after is None:
+            await self._tick()  # what is stored by now is not news to this socket
         key = (filter.canonical(), rights)
         stream = self._streams.get(key)
         if stream is None:
@@ -229,14 +232,16 @@ class Hub:
         await self._start()
         key = (view, filter.canonical(), rights)
         page = self._pages.get(key)
+        state: dict[str, Any] = {}
         if page is None:
             page = self._pages[key] = Page(view, Stream(filter, rights, self.cursor))
             page.rendered_at = time.monotonic()
+            state = page.state  # what the first one is sent, the next rendering may leave out
         page.stream.followers += 1
         try:
             number = page.stream.next
             # The page was painted a moment ago; what happened since then comes first.
-            yield await self._render(page, [], {})
+            yield await self._render(page, [], state)
             async for text in page.stream.follow(number, lambda: self._closing):
                 yield text
         finally:
@@ -287,7 +292,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         if self._task is not None and not self._task.done() and self._loop is loop:
             return
-        self._loop, self._bell = loop, asyncio.Event()
+        self._loop, self._bell, self._ticking = loop, asyncio.Event(), asyncio.Lock()
         self._streams.clear()
         self._pages.clear()
         self._task = loop.create_task(self._run(), name="hub")
@@ -339,23 +344,24 @@ class Hub:
 
     async def _tick(self) -> None:
         """Read what is new, and hand it to the streams and pages that it concerns."""
-        while True:
-            rows = await self._read(self.cursor, None)
-            if not rows:
-                return
+        async with self._ticking:
+            while await self._advance():
+                await asyncio.sleep(FRAME_GAP)
+
+    async def _advance(self) -> bool:
+        """One read's worth of a tick. True if there may be more."""
+        rows = await self._read(self.cursor, None)
+        if rows:
             self.cursor = rows[-1].cursor
-            for stream in self._streams.values():
-                matching = [row for row in rows if stream.matches(row)]
-                stream.cursor = self.cursor
-                if matching:
-                    for text in encode_frames(matching, self.cursor):
-                        stream.append(text)
-            for page in self._pages.values():
-                page.rows.extend(row for row in rows if page.stream.matches(row))
-                del page.rows[:-READ_ROWS]
-            if len(rows) < READ_ROWS:
-                return
-            await asyncio.sleep(FRAME_GAP)
+        for stream in self._streams.values():
+            stream.cursor = self.cursor
+            if matching := [row for row in rows if stream.matches(row)]:
+                for text in encode_frames(matching, self.cursor):
+                    stream.append(text)
+        for page in self._pages.values():
+            page.rows.extend(row for row in rows if page.stream.matches(row))
+            del page.rows[:-READ_ROWS]
+        return len(rows) == READ_ROWS
 
     async def _read(self, after: int, until: int | None) -> list[EventRow]:
         return await self._in_thread(

@@ -25,6 +25,7 @@ from ingest.record import Busy, Item, item_from_body, recorder
 from ingest.verify import (
     Verifier,
     collect_headers,
+    header_value,
     load_ed25519_keys,
     load_rsa_keys,
     verify_hmac,
@@ -187,7 +188,7 @@ def _check(headers: dict[str, str], body: bytes, source: _Source | None) -> bool
         return True
     if not source.hmac_secret:
         return False
-    value = headers.get(source.hmac_header.lower(), "")
+    value = header_value(headers, source.hmac_header.lower())
     if not verify_hmac(source.hmac_secret, value, body, source.hmac_encoding):
         raise _unverified("HMAC missing or wrong")
     return True

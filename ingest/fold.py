@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ingest.classify import class_of, classify
+from ingest.classify import classify
 from ingest.normalize import NormalizedEvent
 from ingest.vocabulary import (
     ENGAGEMENT,
@@ -46,13 +46,14 @@ class Attempt(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 
 class Failure(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """A refusal, with its category as classified when it was stored; the greatest decides."""
+    """A refusal, with its category and class as they were when it came; the greatest decides."""
 
     rank: int
     time: int
     key: str
     code: int
     category: int
+    bounce_class: int
     enhanced: str
 
 
@@ -154,13 +155,14 @@ def _absorb_witnessed(facts: Facts, event: NormalizedEvent) -> None:
 
 
 def _absorb_failure(facts: Facts, event: NormalizedEvent) -> None:
-    category, _ = classify(event)
+    category, bounce_class = classify(event)
     failure = Failure(
         rank=_DECISIVENESS[event.kind],
         time=event.occurred_at,
         key=event.key.hex(),
         code=event.detail.code or 0,
         category=category,
+        bounce_class=bounce_class,
         enhanced=event.detail.enhanced,
     )
     facts.failure = failure if facts.failure is None else max(facts.failure, failure)
@@ -203,20 +205,23 @@ class Standing(NamedTuple):
 _SENDING = (EventKind.ACCEPTED, EventKind.DEFERRED, EventKind.DELIVERED, EventKind.BOUNCED)
 
 
+# The rank that the decisive failure of a delivery with this outcome has.
+_DECIDED_BY = {
+    Outcome.BOUNCED: _DECISIVENESS[EventKind.BOUNCED],
+    Outcome.SUPPRESSED: _DECISIVENESS[EventKind.SUPPRESSED],
+}
+
+
 def judge(facts: Facts) -> Standing:
     """Where the facts leave the delivery."""
     outcome = _outcome(facts)
     failure = facts.failure
-    decided = failure is not None and (
-        (outcome == Outcome.BOUNCED and failure.rank == 3)
-        or (outcome == Outcome.SUPPRESSED and failure.rank == 2)
-    )
-    category = Category(failure.category) if failure and decided else Category.NONE
+    decided = failure is not None and failure.rank == _DECIDED_BY.get(outcome)
     return Standing(
         outcome=outcome,
         flags=_flags(facts, outcome),
-        bounce_class=class_of(category),
-        category=category,
+        bounce_class=BounceClass(failure.bounce_class) if failure and decided else BounceClass.NONE,
+        category=Category(failure.category) if failure and decided else Category.NONE,
         code=(failure.code or None) if failure else None,
         sent_at=_sent_at(facts),
         campaign=facts.campaign[1],

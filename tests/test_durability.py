@@ -107,20 +107,19 @@ def test_kill_9_loses_nothing_that_was_answered(server: Server) -> None:
 
 def test_a_clean_stop_answers_or_refuses_everything_it_holds(server: Server) -> None:
     token = server.token()
-    socket = connect(
-        server.url.replace("http", "ws") + "/ws/events/",
-        additional_headers={"Authorization": f"Bearer {token}"},
-    )
-    code = []
-    loads = under_load(server, 1.5, lambda: code.append(server.stop(signal.SIGTERM)))
+    address = server.url.replace("http", "ws") + "/ws/events/"
+    headers = {"Authorization": f"Bearer {token}"}
+    code: list[int] = []
+    with connect(address, additional_headers=headers) as socket:
+        loads = under_load(server, 1.5, lambda: code.append(server.stop(signal.SIGTERM)))
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                socket.recv(timeout=5)
     answered = set().union(*(load.answered for load in loads))
     refused = [status for load in loads for status in load.other]
     assert set(refused) <= {429, 503}
     # Stored and answered are the same: no webhook was committed without its sender being told.
     assert set(event_ids(server)) == answered
-    with pytest.raises(ConnectionClosed) as closed:
-        while True:
-            socket.recv(timeout=5)
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
     assert code[0] in (0, -signal.SIGTERM)
 

@@ -123,6 +123,8 @@ def login(server: Server, username: str) -> str:
 
 
 def test_filters_choose_by_location_and_tag(server: Server, token: str) -> None:
+    send(server, location="loc-a")
+    send(server, location="loc-b")
     with (
         open_socket(server, "location=loc-b", token) as by_location,
         open_socket(server, "tag=vip&tag=news", token) as by_tag,

@@ -161,21 +161,23 @@ def test_unknown_addresses_are_not_found(server: Server) -> None:
     assert server.post(payload(), path="/webhooks/lc-email/a/b/").status_code == 404
 
 
+@pytest.fixture(scope="module")
+def path(server: Server) -> str:
+    line = server.manage("create_source", "--name", "white label", "--location", LOCATION)
+    return httpx.URL(line.strip().splitlines()[-1]).path
+
+
+@pytest.fixture(scope="module")
+def hmac_path(server: Server) -> str:
+    line = server.manage(
+        "create_source", "--name", "signed label", "--location", LOCATION,
+        "--hmac-secret", "s3cret", "--hmac-header", "X-Wl-Signature",
+    )  # fmt: skip
+    return httpx.URL(line.strip().splitlines()[-1]).path
+
+
 class TestNamedSource:
     """``/webhooks/lc-email/<key>/``: the key vouches, or an HMAC does."""
-
-    @pytest.fixture(scope="class")
-    def path(self, server: Server) -> str:
-        line = server.manage("create_source", "--name", "white label", "--location", LOCATION)
-        return httpx.URL(line.strip().splitlines()[-1]).path
-
-    @pytest.fixture(scope="class")
-    def hmac_path(self, server: Server) -> str:
-        line = server.manage(
-            "create_source", "--name", "signed label", "--location", LOCATION,
-            "--hmac-secret", "s3cret", "--hmac-header", "X-Wl-Signature",
-        )  # fmt: skip
-        return httpx.URL(line.strip().splitlines()[-1]).path
 
     def test_its_key_vouches_and_its_location_stands_in(self, server: Server, path: str) -> None:
         flat = {

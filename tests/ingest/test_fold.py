@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.classify import classify
 from ingest.fold import SENT, Facts, absorb, contribution, dump_facts, judge, load_facts
 from ingest.normalize import NormalizedEvent
 from ingest.vocabulary import MEASURES, BounceClass, Flag, Outcome
@@ -213,6 +214,13 @@ def test_at_most_twenty_tags_count_and_always_the_same_ones() -> None:
         event("delivered", tags=frozenset(tags[15:])), event("opened", tags=frozenset(tags[:15]))
     )
     assert judge(facts).tags == tuple(tags[:20])
+
+
+def test_the_class_is_the_one_of_the_reply_not_of_its_category() -> None:
+    no_domain = event("bounced", detail={"code": 550, "message": "NXDOMAIN"})
+    assert judge(fold(no_domain)).bounce_class == classify(no_domain)[1] == BounceClass.HARD
+    no_route = event("bounced", detail={"code": 550, "enhanced": "5.4.4"})
+    assert judge(fold(no_route)).bounce_class == classify(no_route)[1] == BounceClass.SOFT
 
 
 def test_contribution_is_defined_for_every_combination() -> None:
