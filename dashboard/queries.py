@@ -24,7 +24,7 @@ from ingest.normalize import Detail
 from ingest.vocabulary import MEASURES, NONE_KEY, Category, Dimension, EventKind, Flag, Outcome
 
 SCAN_CHUNK = 2_000
-SCAN_MOST = 50_000
+SCAN_MOST = 20_000
 HOUR = timedelta(hours=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -195,11 +195,9 @@ def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"]) -> EventRow:
     )
 
 
-def _aware(stored: datetime | str) -> datetime:
-    """A time as the database driver gives it: SQLite keeps naive UTC text."""
-    if isinstance(stored, str):
-        return datetime.fromisoformat(stored).replace(tzinfo=UTC)
-    return stored.astimezone(UTC)
+def _aware(stored: datetime) -> datetime:
+    """A time as the database driver gives it: SQLite's is UTC without saying so."""
+    return stored if stored.tzinfo else stored.replace(tzinfo=UTC)
 
 
 class Named(NamedTuple):
@@ -561,7 +559,7 @@ class _Counting:
         split = self._add_hours(_in_hours(counters, first, last), group)
         if self.by == "tag":
             hours = _in_hours(self._in_places(LocationHour.objects.all()), first, last)
-            self.whole = Counts(*hours.aggregate(**_SUMS).values())
+            self.whole = Counts(*(n or 0 for n in hours.aggregate(**_SUMS).values()))
         edges = [(start, first), (last, until)]
         self._add_deliveries([(a, b) for a, b in edges if a and b and a < b] + split)
         return True
@@ -672,7 +670,7 @@ class _Counting:
 
 
 _NO_TAGS = [0]  # beside the id of the empty value, which the counters use
-_SUMS = {f"{measure}_sum": Sum(measure, default=0) for measure in MEASURES}
+_SUMS = {f"{measure}_sum": Sum(measure) for measure in MEASURES}
 
 
 class _Quarter(Func):

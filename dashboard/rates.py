@@ -10,8 +10,9 @@ Of every row of counts holds:
 """
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from math import sqrt
+from operator import attrgetter
 
 Z = 1.959963984540054  # 95 %, two-sided
 
@@ -82,11 +83,11 @@ class Counts:
     inferred: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return summed((self, other))
 
     def __bool__(self) -> bool:
         """Whether anything was counted."""
-        return any(getattr(self, name) for name in _STORED)
+        return any(_measures(self))
 
     @property
     def in_flight(self) -> int:
@@ -175,6 +176,7 @@ class Counts:
 
 
 _STORED = tuple(field.name for field in fields(Counts))
+_measures = attrgetter(*_STORED)
 DERIVED = ("in_flight", "settled", "reached", "undetermined")
 COUNTS = _STORED + DERIVED
 RATES = (
@@ -195,7 +197,7 @@ SORTS = (*COUNTS, *RATES, "key")
 
 def summed(rows: Iterable[Counts]) -> Counts:
     """The sum of all rows, measure by measure."""
-    return Counts(*(sum(column) for column in zip(*(astuple(row) for row in rows), strict=True)))
+    return Counts(*(sum(column) for column in zip(*map(_measures, rows), strict=True)))
 
 
 def in_order[Row: tuple[str, str, Counts]](rows: Iterable[Row], sort: str) -> list[Row]:
