@@ -425,6 +425,18 @@ def test_the_end_is_kept_though_mail_is_rare(receiver: Receiver, key: Path) -> N
     assert len(receiver.bodies) == 2
 
 
+def test_a_long_pause_is_not_an_absence(
+    receiver: Receiver, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Answer, "timeout", 0.1)  # closes what is kept, as servers do
+    monkeypatch.setattr(send_demo_events, "WAIT_LATER", 0.1)
+    now = time.time_ns() // 1000
+    dues = (now, now + demo.SECOND, now + 2 * demo.SECOND)
+    sender = send_demo_events.Sender(receiver.url, send_demo_events.load_key(key))
+    sender.run(iter([(due, {"due": due}) for due in dues]), until=float("inf"))
+    assert [orjson.loads(body)["due"] for body in receiver.bodies] == [*dues]
+
+
 @pytest.mark.parametrize(
     "arguments", [["--rate", "0"], ["--seconds", "-1"], ["--locations", "0"], ["--history", "-2"]]
 )

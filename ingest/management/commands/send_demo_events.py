@@ -30,7 +30,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ingest import demo
 
-CONNECTIONS = 16
+CONNECTIONS = 48  # at most: a webhook waits for its commit, so a high rate needs many
+IDLE = 2.0  # seconds after which servers may close a kept connection
 TRIES = 12  # as HighLevel does
 WAIT_AT_START = 30.0  # seconds without any connection before giving up
 WAIT_LATER = 10.0
@@ -105,16 +106,15 @@ class Sender:
         self._queue: queue.Queue[bytes] = queue.Queue(2 * CONNECTIONS)
         self._failure: Exception | None = None
         self._over = threading.Event()
-        self._connected_at: float | None = None
-        self._started_at = time.monotonic()
+        self._workers = 0
+        self._was_connected = False
+        self._failing_since: float | None = None
 
     def run(self, webhooks: Iterator[tuple[int, demo.Body]], *, until: float) -> None:
         """Send each webhook when it is due, until ``until`` (time.monotonic()) or the end.
 
         Raises ``Unreachable`` or ``Refused`` as soon as any connection meets it.
         """
-        for _ in range(CONNECTIONS):
-            threading.Thread(target=self._work, daemon=True).start()
         try:
             for due, body in webhooks:
                 ahead = (due - _now()) / demo.SECOND
@@ -136,6 +136,9 @@ class Sender:
         return time.monotonic() < until
 
     def _put(self, body: bytes) -> None:
+        if self._workers < CONNECTIONS and self._queue.unfinished_tasks >= self._workers:
+            self._workers += 1
+            threading.Thread(target=self._work, daemon=True).start()
         while True:
             self._raise()
             try:
@@ -150,15 +153,21 @@ class Sender:
     def _work(self) -> None:
         kind = HTTPSConnection if self.url.scheme == "https" else HTTPConnection
         with closing(kind(self.url.hostname or "", self.url.port, timeout=20)) as connection:
+            used_at = time.monotonic()
             while not self._over.is_set():
                 try:
-                    self._deliver(connection, self._queue.get(timeout=0.2))
+                    body = self._queue.get(timeout=0.2)
                 except queue.Empty:
                     continue
-                except (Unreachable, Refused) as error:
+                if time.monotonic() - used_at > IDLE:
+                    connection.close()  # the next request opens it again
+                try:
+                    self._deliver(connection, body)
+                except Exception as error:  # run() raises it, whatever it is
                     self._failure = error
                     return
                 self._queue.task_done()
+                used_at = time.monotonic()
 
     def _deliver(self, connection: HTTPConnection, body: bytes) -> None:
         headers = {
@@ -184,7 +193,7 @@ class Sender:
             connection.close()
             self._check_patience(error)
             return ""
-        self._connected_at = time.monotonic()
+        self._was_connected, self._failing_since = True, None
         if response.status == 401:
             raise Refused
         if response.status == 429 or response.status >= 500:
@@ -193,9 +202,11 @@ class Sender:
         return _word(response.status, content)
 
     def _check_patience(self, error: Exception) -> None:
-        since = self._connected_at or self._started_at
-        patience = WAIT_LATER if self._connected_at else WAIT_AT_START
-        if time.monotonic() - since > patience:
+        now = time.monotonic()
+        since = self._failing_since or now
+        self._failing_since = since
+        patience = WAIT_LATER if self._was_connected else WAIT_AT_START
+        if now - since > patience:
             raise Unreachable(
                 f"{self.url.geturl()} cannot be reached for {patience:.0f} s: {error}"
             )
