@@ -4,6 +4,7 @@ A region's markup exists once: the page includes it, and ``fragments`` renders t
 with ``hx-swap-oob``, so that ``live.js`` patches it in place.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from django.urls import NoReverseMatch, reverse
 
 from dashboard import queries
 from dashboard.access import Rights, restrict
-from dashboard.charts import minute_chart
+from dashboard.charts import Minute, minute_chart
 from dashboard.filters import Filter, campaign_ids, value_ids
 from dashboard.queries import REST_KEY, EventRow
 from dashboard.rates import Counts
@@ -65,13 +66,13 @@ TABLES = {
 
 
 RATES = "dashboard/_rates.html"
+SETUP_DONE = '<section id="setup" class="card setup" hidden hx-swap-oob="patch"></section>'
 _PULSE = ("pulse", "dashboard/_pulse.html")
 _TOTALS = ("totals", "dashboard/_totals.html")
-_MINUTES = ("minutes", "dashboard/_minutes.html#minutes-plot")
-_MINUTE_TABLE = ("minutes-table", "dashboard/_minutes.html#minutes-table")
+_MINUTES = ("minutes-plot", "dashboard/_minutes.html#minutes-plot")
 REGIONS = {
-    "overview": (_PULSE, _TOTALS, _MINUTES, _MINUTE_TABLE),
-    "location": (_PULSE, _TOTALS, _MINUTES, _MINUTE_TABLE),
+    "overview": (_PULSE, _TOTALS, _MINUTES),
+    "location": (_PULSE, _TOTALS, _MINUTES),
     "campaign": (_PULSE, _TOTALS),
 }
 
@@ -301,10 +302,11 @@ def fragments(
     feed = newest_feed(filter, rights) if first else [feed_row(row) for row in reversed(rows)]
     parts = [_changed(state, name, _render(template, context)) for name, template in REGIONS[view]]
     parts += [_table(state, table) for table in context["tables"].values()]
+    if _MINUTES in REGIONS[view]:
+        parts.append(_minute_rows(state, context["chart"].minutes))
     parts.append(_feed(feed[:FEED_SENT], now))
-    if view == "overview" and context["pulse"].last_at and "setup" not in state:
-        state["setup"] = True
-        parts.append('<section id="setup" class="card setup" hidden hx-swap-oob="patch"></section>')
+    if view == "overview" and context["pulse"].last_at:
+        parts.append(_changed(state, "setup", SETUP_DONE))
     return "".join(parts)
 
 
@@ -321,15 +323,35 @@ def _changed(state: dict[str, Any], name: str, html: str) -> str:
 
 
 def _table(state: dict[str, Any], table: Table) -> str:
-    """The rows whose counts have changed, in a table of their own: bare rows do not parse."""
-    known = state.setdefault(table.id, {})
-    changed = [row for row in table.rows if known.get(row.id) != row.counts]
-    known.update((row.id, row.counts) for row in changed)
+    """The rows whose counts have changed."""
     around = _changed(state, f"{table.id}-note", _render(f"{RATES}#rates-around", {"table": table}))
-    if not changed:
-        return around
-    body = "".join(_render(f"{RATES}#rates-row", {"row": row}) for row in changed)
-    return f'{around}<table hx-swap-oob="rows:#{table.id}"><tbody>{body}</tbody></table>'
+    by_id = {row.id: row for row in table.rows}
+    changed = _news(state, table.id, {row.id: row.counts for row in table.rows})
+    rows = (_render(f"{RATES}#rates-row", {"row": by_id[row_id]}) for row_id in changed)
+    return around + _rows(table.id, rows)
+
+
+def _minute_rows(state: dict[str, Any], minutes: Sequence[Minute]) -> str:
+    """The minutes whose numbers have changed."""
+    by_time = {minute.at: minute for minute in minutes}
+    row = "dashboard/_minutes.html#minutes-row"
+    changed = _news(state, "minutes", by_time)
+    return _rows("minutes-rows", (_render(row, {"minute": by_time[at]}) for at in changed))
+
+
+def _news[Key](state: dict[str, Any], name: str, values: Mapping[Key, Any]) -> list[Key]:
+    """Keys whose values differ from those of the last call, which these replace."""
+    known = state.get(name, {})
+    state[name] = values
+    return [key for key, value in values.items() if known.get(key) != value]
+
+
+def _rows(body_id: str, rows: Iterable[str]) -> str:
+    """Table rows, in a table of their own: bare rows beside other elements do not parse."""
+    html = "".join(rows)
+    if not html:
+        return ""
+    return f'<table hx-swap-oob="rows:#{body_id}"><tbody>{html}</tbody></table>'
 
 
 def _feed(feed: list[FeedRow], now: datetime) -> str:

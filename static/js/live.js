@@ -47,6 +47,7 @@
         if (old) patch(old, row);
         else target.append(row);
       }
+      while (target.rows.length > target.dataset.keep) target.rows[0].remove();
     },
     feed(target, fragment) {
       waiting.push(...fragment.querySelectorAll("li[id]"));

@@ -175,7 +175,7 @@ def test_open_disclosures_and_focus_survive_a_frame(server: Server, tab: Page) -
     link.focus()
     recipient = send(server)
     expect(tab.locator("#feed")).to_contain_text(recipient, timeout=2 * SECOND)
-    expect(tab.locator("#minutes-table")).to_be_visible()
+    expect(tab.locator("#minutes-rows")).to_be_visible()
     expect(link).to_be_focused()
 
 

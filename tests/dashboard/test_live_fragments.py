@@ -43,9 +43,9 @@ def send(now: datetime, number: int, **columns: Any) -> None:
 def test_an_empty_state_gets_everything(now: datetime) -> None:
     send(now, 1)
     html = fragments(now, {})
-    for region in ("pulse", "totals", "minutes-plot", "minutes-table", "locations-note"):
+    for region in ("pulse", "totals", "minutes-plot", "locations-note"):
         assert f'id="{region}"' in html
-    assert html.count("<tr id=") == 1
+    assert html.count('<tr id="locations-') == 1
     assert html.count("<li id=") == 1
 
 
@@ -64,7 +64,7 @@ def test_only_the_rows_that_changed_are_sent(now: datetime) -> None:
     cursor = queries.newest_cursor()
     send(now, 9, location_ref="loc-b", recipient="nine@example.com")
     html = fragments(now, state, after=cursor)
-    assert html.count("<tr id=") == 1
+    assert html.count('<tr id="locations-') == 1
     assert f'<tr id="{live.row_id("locations", "loc-b")}">' in html
     assert html.count("<li id=") == 1
     assert "nine@example.com" in html
@@ -135,3 +135,12 @@ def test_rights_bound_the_feed_and_the_pulse(now: datetime) -> None:
     )  # fmt: skip
     assert "theirs" not in html
     assert "no webhook yet" in html
+
+
+def test_only_the_minutes_that_changed_are_sent(now: datetime) -> None:
+    send(now, 1)
+    state: dict[str, Any] = {}
+    assert fragments(now, state).count('<tr id="minute-') == live.MINUTES
+    send(now, 2)
+    assert fragments(now, state).count('<tr id="minute-') == 1
+    assert fragments(now + timedelta(minutes=1), state).count('<tr id="minute-') == 1

@@ -208,9 +208,10 @@ def test_htmx_gets_every_fragment_of_the_same_address(staff: Client, now: dateti
     answer = staff.get("/?range=1h", headers={"HX-Request": "true"})
     html = answer.content.decode()
     assert "<html" not in html
-    for region in ("pulse", "totals", "minutes-plot", "minutes-table"):
+    for region in ("pulse", "totals", "minutes-plot"):
         assert f'id="{region}"' in html
     assert 'hx-swap-oob="rows:#locations"' in html
+    assert 'hx-swap-oob="rows:#minutes-rows"' in html
     assert 'hx-swap-oob="feed:#feed"' in html
     assert "HX-Request" in answer["Vary"]
     assert "private" in answer["Cache-Control"]
