@@ -77,7 +77,7 @@ def _rights(request: HttpRequest) -> Rights | None:
     if header[:6].lower() == "bearer":
         user = user_of_bearer(header, now=timezone.now())
         return None if user is None else rights_of(user)
-    if not request.user.is_authenticated or not request.user.is_active:
+    if not request.user.is_authenticated:
         return None
     return rights_of(request.user)
 

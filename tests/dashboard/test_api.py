@@ -71,10 +71,10 @@ def test_a_bad_token_is_refused_whatever_the_session_says(web: Client) -> None:
     assert web.get("/api/rates/", headers={"Authorization": "Basic eDp5"}).status_code == 200
 
 
-def test_an_inactive_user_is_refused(staff: User) -> None:
-    client = bearer(staff)
+def test_an_inactive_user_is_refused(web: Client, staff: User) -> None:
+    clients = (web, bearer(staff))
     User.objects.update(is_active=False)
-    assert client.get("/api/rates/").status_code == 401
+    assert [client.get("/api/rates/").status_code for client in clients] == [401, 401]
 
 
 def test_only_reading_is_allowed(web: Client) -> None:

@@ -179,7 +179,7 @@ def test_what_says_the_same_is_equal() -> None:
     assert one != read("tag=a")
 
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12)
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["tag", "step", "q", "domain", "location"]), TEXTS)))
@@ -322,6 +322,28 @@ def test_tables_and_rows_agree(
         filter = parse([*params, *times], now=NOW)
         kept = {row.delivery_id for row in events if filter.matches(row)}
         assert set(filter.apply(Delivery.objects.all()).values_list("pk", flat=True)) == kept
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("workflow:w1", ["workflow:w1"]),
+        ("w1", ["bulk:w1", "workflow:w1"]),
+        ("W1", ["workflow:W1"]),
+        ("b:w1", ["a:b:w1"]),
+        ("x", ["x"]),
+        ("_1", []),
+    ],
+)
+def test_a_campaign_is_found_by_its_key_or_its_bare_id(wanted: str, found: list[str]) -> None:
+    for number, key in enumerate(("workflow:w1", "workflow:W1", "bulk:w1", "a:b:w1", "x", "")):
+        rows.event(rows.delivery(number, campaign=key))
+    filter = read(f"campaign={wanted}")
+    kept = filter.apply(Delivery.objects.all()).values_list("campaign__text", flat=True)
+    assert sorted(kept) == found
+    matched = (row.campaign for row in event_rows(after=0, limit=10) if filter.matches(row))
+    assert sorted(matched) == found
 
 
 @pytest.mark.django_db
