@@ -17,7 +17,7 @@ from tests.serving import ROOT
 
 CONNECTIONS = 64
 WARMUP = 2.0  # seconds
-PRELUDE = 4_000  # events
+PRELUDE = 6_000  # events: by then new names are rare
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
@@ -105,6 +105,7 @@ def run_load(
         [*command, *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us; we end it
         timeout=seconds + warmup + 60,
         check=True,
     )

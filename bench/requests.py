@@ -20,7 +20,7 @@ from ingest import demo
 from tests.serving import WEBHOOK, Signer
 
 SEED = 7
-LOCATIONS = 200
+LOCATIONS = 50
 # Messages a second in the story that the webhooks tell: the parts of one life lie some hundred
 # webhooks apart, so that any stretch of the file has the same mix of first and later events.
 RATE = 30.0

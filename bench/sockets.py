@@ -99,6 +99,7 @@ def _watcher(
     process = subprocess.Popen(
         [*command, "--sockets", str(sockets)],
         cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        start_new_session=True,
     )  # fmt: skip
     try:
         yield process
