@@ -134,8 +134,8 @@ class EventSocket(_Socket):
         rights = await self._rights()
         filter = await self._filter(params, rights, also=("after",), default_range=None)
         after = _cursor([value for name, value in params if name == "after"])
-        oldest = await database_sync_to_async(queries.oldest_cursor)()
-        if after is not None and after < oldest:
+        if after is not None and await database_sync_to_async(queries.is_pruned)(after):
+            oldest = await database_sync_to_async(queries.oldest_cursor)()
             raise _Refused(TOO_OLD, str(oldest))
         return hub.events(filter, rights, after)
 

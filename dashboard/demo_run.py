@@ -23,8 +23,9 @@ def accept_demo_key(path: Path) -> None:
 class DemoTraffic:
     """The child process; it ends with the server, or by itself once nobody answers."""
 
-    def __init__(self, key_path: Path) -> None:
+    def __init__(self, key_path: Path, *, history_hours: int = 0) -> None:
         self._key_path = key_path
+        self._history_hours = history_hours
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, url: str) -> None:
@@ -32,7 +33,11 @@ class DemoTraffic:
         command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "send_demo_events"]
         # A process group of its own: Ctrl-C reaches the server alone, which then stops it.
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            [*command, "--url", f"{url}webhooks/lc-email/", "--key", str(self._key_path)],
+            [
+                *command,
+                *("--url", f"{url}webhooks/lc-email/", "--key", str(self._key_path)),
+                *("--history", str(self._history_hours)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             process_group=0,

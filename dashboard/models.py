@@ -22,7 +22,9 @@ class Membership(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint("user", "location", name="membership_unique")]
+        constraints = [
+            models.UniqueConstraint(fields=["user", "location"], name="membership_unique")
+        ]
 
     def __str__(self) -> str:
         return f"{self.user} · {self.location} · {self.role}"

@@ -90,7 +90,7 @@ class Value(models.Model):
     label = models.CharField(max_length=200, blank=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint("dimension", "text", name="value_unique")]
+        constraints = [models.UniqueConstraint(fields=["dimension", "text"], name="value_unique")]
 
     def __str__(self) -> str:
         return self.label or self.text or "(none)"
@@ -132,12 +132,17 @@ class Delivery(models.Model):
         verbose_name_plural = "deliveries"
         constraints = [
             # Message id first: the same index finds a delivery and answers a search for one.
-            models.UniqueConstraint("message_id", "recipient", "location", name="delivery_unique")
+            models.UniqueConstraint(
+                fields=["message_id", "recipient", "location"], name="delivery_unique"
+            )
         ]
         indexes = [
             models.Index(fields=["location", "sent_at", "id"], name="delivery_location_sent"),
             models.Index(fields=["sent_at", "id"], name="delivery_sent"),
-            models.Index(fields=["recipient"], name="delivery_recipient"),
+            # The operator class lets PostgreSQL find a prefix by it, whatever the collation.
+            models.Index(
+                fields=["recipient"], name="delivery_recipient", opclasses=["varchar_pattern_ops"]
+            ),
         ]
 
     def __str__(self) -> str:
@@ -167,7 +172,7 @@ class Event(models.Model):
     payload_codec = models.PositiveSmallIntegerField(default=0)
 
     class Meta:
-        constraints = [models.UniqueConstraint("location", "key", name="event_unique")]
+        constraints = [models.UniqueConstraint(fields=["location", "key"], name="event_unique")]
         indexes = [models.Index(fields=["location", "id"], name="event_location_id")]
 
     def __str__(self) -> str:

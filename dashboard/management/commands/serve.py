@@ -10,6 +10,9 @@ from django.db import DatabaseError, connection
 
 from dashboard.demo_run import DemoTraffic, accept_demo_key
 from dashboard.management.commands.first_login import get_login_line
+from ingest.models import Event
+
+HISTORY_HOURS = 30  # so that the first page shows a day
 
 
 class Command(BaseCommand):
@@ -44,8 +47,18 @@ class Command(BaseCommand):
         if options["demo"]:
             key_path = settings.DATA_DIR / "demo_key.pem"
             accept_demo_key(key_path)
-            demo = DemoTraffic(key_path)
+            demo = DemoTraffic(key_path, history_hours=self._missing_history())
         self._serve(options["host"], options["port"], demo)
+
+    @staticmethod
+    def _missing_history() -> int:
+        """Hours of past mail to begin the demo with: some for an empty database, else none."""
+        try:
+            return 0 if Event.objects.exists() else HISTORY_HOURS
+        except DatabaseError:  # not migrated: --prepare was left out, and the pages will say so
+            return 0
+        finally:
+            connection.close()
 
     def _report_settings(self) -> None:
         messages = checks.run_checks()
