@@ -17,6 +17,8 @@ from tests.serving import ROOT
 
 CONNECTIONS = 64
 WARMUP = 2.0  # seconds
+FAIR = 0.4  # of an equal share of the work: a process with less makes the round be repeated
+TRIES = 3
 PRELUDE = 6_000  # events: by then new names are rare
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
@@ -28,6 +30,11 @@ class Scenario:
     kind: str
     engine: str
     workers: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many processes take webhooks."""
+        return 2 if self.kind == "gunicorn" else self.workers
 
     @property
     def name(self) -> str:
@@ -143,6 +150,13 @@ def check(server: MeasuredServer, figures: dict[str, Any], *, before: int) -> No
     server.manage("recount", "--check")
 
 
+def is_shared(scenario: Scenario, figures: dict[str, Any]) -> bool:
+    """Whether every process got work: the kernel may give one of them all connections."""
+    shares = figures["cpu_shares"]
+    busy = [share for share in shares if share * scenario.processes >= FAIR]
+    return not shares or len(busy) >= scenario.processes
+
+
 def median(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """The median of each number, over the rounds of a scenario."""
     numbers = [name for name, value in rounds[0].items() if isinstance(value, int | float)]
@@ -163,7 +177,10 @@ def run(
     for number in range(rounds):
         for place, scenario in enumerate(s for engine in templates for s in scenarios(engine)):
             own, template = folder / f"ingest_{number}_{place}", templates[scenario.engine]
-            figures = measure(scenario, template, requests, own, seconds=seconds)
+            for _ in range(TRIES):
+                figures = measure(scenario, template, requests, own, seconds=seconds)
+                if is_shared(scenario, figures):
+                    break
             results[scenario].append(figures)
             rate = f"{figures['per_second']:,.0f} a second"
             sys.stderr.write(f"  round {number + 1}: {scenario.name}: {rate}\n")
