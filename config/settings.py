@@ -3,24 +3,23 @@
 Without any variable set this is the embedded run: SQLite and the in-memory channel layer.
 """
 
-import os
 from pathlib import Path
 
 from django.utils.csp import CSP
 
-from config.environment import DATABASE_SCHEMES, Environment
+from config.environment import Environment
 from config.secret_key import kept_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-read = Environment(os.environ)
+read = Environment()
 # Sentences about unreadable variables; ingest.checks turns each into an error.
 ENVIRONMENT_PROBLEMS = read.problems
 
 DATA_DIR = Path(read.text("DATA_DIR", default=str(BASE_DIR / "var"))).absolute()
 DEBUG = read.flag("DEBUG", default=False)
-DATABASE_URL = read.url("DATABASE_URL", schemes=DATABASE_SCHEMES)
 REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss", "unix"))
-EMBEDDED = not DATABASE_URL or DATABASE_URL.startswith("sqlite")
+_database = read.database("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'sendwatch.sqlite3'}")
+EMBEDDED = _database["ENGINE"] == "django.db.backends.sqlite3"
 
 try:
     SECRET_KEY = read.text("SECRET_KEY") or kept_secret_key(DATA_DIR, allowed=EMBEDDED or DEBUG)
@@ -36,10 +35,10 @@ FRAME_ANCESTORS = read.words("FRAME_ANCESTORS", default=[])
 
 # --- Webhooks -----------------------------------------------------------------------------
 # Empty key settings mean HighLevel's published keys (ingest.verify).
-WEBHOOK_ED25519_KEYS = read.multiline("WEBHOOK_ED25519_KEYS")
+WEBHOOK_ED25519_KEYS = read.text("WEBHOOK_ED25519_KEYS")
 # Accepted beside the above: the demo run passes its own key here.
-WEBHOOK_EXTRA_ED25519_KEYS = read.multiline("WEBHOOK_EXTRA_ED25519_KEYS")
-WEBHOOK_RSA_KEYS = read.multiline("WEBHOOK_RSA_KEYS")
+WEBHOOK_EXTRA_ED25519_KEYS = read.text("WEBHOOK_EXTRA_ED25519_KEYS")
+WEBHOOK_RSA_KEYS = read.text("WEBHOOK_RSA_KEYS")
 WEBHOOK_ALLOW_RSA = read.flag("WEBHOOK_ALLOW_RSA", default=False)
 WEBHOOK_APP_ID = read.text("WEBHOOK_APP_ID")
 EVENT_RETENTION_DAYS = read.number("EVENT_RETENTION_DAYS", default=180)
@@ -97,9 +96,6 @@ TEMPLATES = [
 ]
 
 # --- Database -----------------------------------------------------------------------------
-_database = read.database(
-    "DATABASE_URL", DATABASE_URL, default=f"sqlite:///{DATA_DIR / 'sendwatch.sqlite3'}"
-)
 if EMBEDDED:
     _database["OPTIONS"] = {
         # A write transaction that begins as a reader could not become a writer once another
