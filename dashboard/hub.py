@@ -149,7 +149,7 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bell = asyncio.Event()
         self._closing = False
-        self._ticking = asyncio.Lock()
+        self._starting, self._ticking = asyncio.Lock(), asyncio.Lock()
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="hub-read")
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="hub-render")
         publish.listeners.append(self.ring)
@@ -287,37 +287,40 @@ class Hub:
 
     async def _start(self) -> None:
         """Begin to read, in this loop, at the newest event."""
-        if self._closing:
-            raise Closing
         loop = asyncio.get_running_loop()
-        if self._task is not None and not self._task.done() and self._loop is loop:
-            return
-        self._loop, self._bell, self._ticking = loop, asyncio.Event(), asyncio.Lock()
-        self._streams.clear()
-        self._pages.clear()
-        self._task = loop.create_task(self._run(), name="hub")
-        self.cursor = await self._in_thread(self._reading, queries.newest_cursor)
+        if self._loop is not loop:
+            self._loop, self._bell = loop, asyncio.Event()
+            self._starting, self._ticking = asyncio.Lock(), asyncio.Lock()
+            self._task = None
+            self._streams.clear()
+            self._pages.clear()
+        # Sockets come in crowds after a restart: none may go on before the cursor is known.
+        async with self._starting:
+            if self._closing:
+                raise Closing
+            newest = 0
+            if not self.sockets:  # nobody read meanwhile, and nobody has missed anything
+                newest = await self._in_thread(self._reading, queries.newest_cursor)
+            if not self.sockets:
+                self.cursor = newest
+            if self._task is None or self._task.done():
+                self._task = loop.create_task(self._run(), name="hub")
 
     async def _run(self) -> None:
         bell = asyncio.create_task(self._hear(), name="hub-bell")
         pages: asyncio.Task[None] | None = None
-        idle_since = time.monotonic()
-        try:
-            while not self._closing:
-                await self._wait()
-                try:
-                    await self._tick()
-                except Exception:
-                    logger.exception("the hub could not read the events; it tries again")
-                    await asyncio.sleep(BEAT)
-                if self._pages and (pages is None or pages.done()):
-                    pages = asyncio.create_task(self._render_pages(), name="hub-pages")
-                if self.sockets:
-                    idle_since = time.monotonic()
-                elif time.monotonic() - idle_since > 1:
-                    return
-        finally:
-            bell.cancel()
+        while not self._closing:
+            await self._wait()
+            if not self.sockets:
+                continue
+            try:
+                await self._tick()
+            except Exception:
+                logger.exception("the hub could not read the events; it tries again")
+                await asyncio.sleep(BEAT)
+            if self._pages and (pages is None or pages.done()):
+                pages = asyncio.create_task(self._render_pages(), name="hub-pages")
+        bell.cancel()
 
     async def _wait(self) -> None:
         """Until the bell or the beat; never less than a frame's gap."""

@@ -195,6 +195,18 @@ def test_every_socket_gets_every_event_once_in_order_however_it_joins(
         assert {row["event_id"] for row in rows} == sent
 
 
+def test_a_crowd_that_resumes_after_a_restart_misses_nothing(server: Server, token: str) -> None:
+    with open_socket(server, "", token) as socket:
+        cursor = json.loads(socket.recv(timeout=10))["cursor"]
+    missed = [send(server) for _ in range(20)]
+    server.stop()
+    server.start()
+    with ThreadPoolExecutor(20) as pool:
+        followed = [pool.submit(_follow, server, token, cursor, 20) for _ in range(20)]
+        for each in followed:
+            assert [row["event_id"] for row in each.result()] == missed
+
+
 def _follow(server: Server, token: str, cursor: int, count: int) -> list[dict[str, Any]]:
     with open_socket(server, f"after={cursor}", token) as socket:
         return receive(socket, count, timeout=30)
