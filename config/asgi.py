@@ -9,6 +9,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django = get_asgi_application()  # before the imports below: it loads the models
 
+from channels.layers import get_channel_layer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path  # noqa: E402
 
@@ -19,6 +20,7 @@ from ingest.edge import edge  # noqa: E402
 from ingest.record import recorder  # noqa: E402
 
 DRAIN_SECONDS = 10.0
+get_channel_layer()  # imported now, not by the first batch of webhooks while its senders wait
 
 refuse_wrong_settings()  # servers other than manage.py's run no system checks
 

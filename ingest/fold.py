@@ -5,6 +5,7 @@ union of what it has seen, so any permutation, repetition or split of the same e
 same facts. Everything else is a function of the facts.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
@@ -334,20 +335,23 @@ _FLAG_MEASURES = {
     Flag.RECOVERED: "recovered",
     Flag.INFERRED: "inferred",
 }
-_contributions: dict[tuple[int, int, int], tuple[int, ...]] = {}
 
 
-def contribution(outcome: int, flags: int, bounce_class: int) -> tuple[int, ...]:
-    """What a delivery adds to each counter it belongs to: 0 or 1 a measure, as in ``MEASURES``.
+@cache
+def counted_measures(outcome: int, flags: int, bounce_class: int) -> tuple[int, ...]:
+    """What a delivery adds 1 to in each counter that it belongs to: positions in ``MEASURES``.
 
     A function of three stored columns, so that counting the deliveries again needs nothing else.
     """
-    known = _contributions.get((outcome, flags, bounce_class))
-    if known is None:
-        counted = _counted(Outcome(outcome), Flag(flags), BounceClass(bounce_class))
-        known = tuple(int(measure in counted) for measure in MEASURES)
-        _contributions[outcome, flags, bounce_class] = known
-    return known
+    counted = _counted(Outcome(outcome), Flag(flags), BounceClass(bounce_class))
+    return tuple(i for i, measure in enumerate(MEASURES) if measure in counted)
+
+
+@cache
+def contribution(outcome: int, flags: int, bounce_class: int) -> tuple[int, ...]:
+    """The same as numbers: 0 or 1 a measure, in the order of ``MEASURES``."""
+    counted = counted_measures(outcome, flags, bounce_class)
+    return tuple(int(i in counted) for i in range(len(MEASURES)))
 
 
 def _counted(outcome: Outcome, flags: Flag, bounce_class: BounceClass) -> set[str]:

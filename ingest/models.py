@@ -179,7 +179,7 @@ class Event(models.Model):
         return f"{EventKind(self.kind).word} #{self.pk}"
 
 
-class Counters(models.Model):
+class Counters(models.Model):  # noqa: DJ008 - a counter is never shown as an object
     """The columns of ``vocabulary.MEASURES``: deliveries, counted in the hour of their sending."""
 
     sent = models.IntegerField(default=0)
@@ -207,7 +207,7 @@ class Counters(models.Model):
         abstract = True
 
 
-class LocationHour(Counters):
+class LocationHour(Counters):  # noqa: DJ008
     """Counters of a location in one hour of sending. ``hour`` is whole hours since 1970, UTC."""
 
     pk = models.CompositePrimaryKey("location_id", "hour")
@@ -218,7 +218,7 @@ class LocationHour(Counters):
         indexes = [models.Index(fields=["hour"], name="location_hour_hour")]
 
 
-class HourlyCount(Counters):
+class HourlyCount(Counters):  # noqa: DJ008
     """Counters of one value of a dimension, in a location, in one hour of sending."""
 
     pk = models.CompositePrimaryKey("location_id", "dimension", "hour", "value_id")
@@ -233,7 +233,7 @@ class HourlyCount(Counters):
         ]
 
 
-class MinuteCount(models.Model):
+class MinuteCount(models.Model):  # noqa: DJ008
     """Events of a kind a minute, by the events' own time; kept 48 hours, for the live chart."""
 
     pk = models.CompositePrimaryKey("location_id", "minute", "kind")

@@ -24,7 +24,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from ingest import fold, publish
 from ingest.models import Event, KeptWebhook, Location, Value
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
-from ingest.statements import Postgres, Raced, Sqlite, aware_utc, statements
+from ingest.statements import Raced, Sql, aware_utc, statements
 from ingest.vocabulary import MEASURES, Dimension
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,9 @@ class _Ids:
         """The id of a value that ``prepare`` has seen."""
         return self._values[dimension, text]
 
-    def prepare(self, events: Iterable[NormalizedEvent], apps: Iterable[AppEvent]) -> None:
+    def prepare(
+        self, sql: Sql, events: Iterable[NormalizedEvent], apps: Iterable[AppEvent]
+    ) -> None:
         """Make sure that everything these events name has an id."""
         events = list(events)
         companies = {app.location_ref: app.company_ref for app in apps}
@@ -108,10 +110,11 @@ class _Ids:
         if len(self._values) > self._most:
             self._values.clear()
             missing = sorted(wanted)
-        Value.objects.bulk_create(
-            [Value(dimension=dimension, text=text) for dimension, text in missing],
-            ignore_conflicts=True,
-        )
+        with sql.unsynced():
+            Value.objects.bulk_create(
+                [Value(dimension=dimension, text=text) for dimension, text in missing],
+                ignore_conflicts=True,
+            )
         self.learn(missing)
 
     def _prepare_locations(self, companies: dict[str, str]) -> None:
@@ -182,6 +185,10 @@ _NO_VALUES = [
 ids = _Ids()
 
 
+def _zeros() -> list[int]:
+    return [0] * len(MEASURES)
+
+
 class _Counted(NamedTuple):
     """What a delivery counts as, and where: the stored columns that say so."""
 
@@ -197,8 +204,8 @@ class _Counts:
     """Differences to add to the counters, gathered over a batch."""
 
     def __init__(self) -> None:
-        self.hours: dict[tuple[int, ...], list[int]] = {}
-        self.values: dict[tuple[int, ...], list[int]] = {}
+        self.hours: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
+        self.values: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
 
     def move(self, location: int, before: _Counted | None, after: _Counted) -> None:
         """Take away what a delivery counted as, and add what it counts as now."""
@@ -213,13 +220,10 @@ class _Counts:
         keys = [(location, Dimension.TAG, hour, tag) for tag in tag_ids(counted.tags)]
         keys = keys or [(location, Dimension.TAG, hour, ids.value(Dimension.TAG, ""))]
         keys.append((location, Dimension.CAMPAIGN, hour, counted.campaign))
-        rows = [self.values.setdefault(key, [0] * len(MEASURES)) for key in keys]
-        rows.append(self.hours.setdefault((location, hour), [0] * len(MEASURES)))
-        contribution = fold.contribution(counted.outcome, counted.flags, counted.bounce_class)
-        for measure, n in enumerate(contribution):
-            if n:
-                for row in rows:
-                    row[measure] += sign
+        rows = [self.hours[location, hour], *(self.values[key] for key in keys)]
+        for measure in fold.counted_measures(counted.outcome, counted.flags, counted.bounce_class):
+            for row in rows:
+                row[measure] += sign
 
     def rows(
         self, table: dict[tuple[int, ...], list[int]]
@@ -255,7 +259,7 @@ def write_batch(items: Sequence[Item], *, now: int) -> None:
         sql.prepare()
     events = [(item, item.result) for item in items if isinstance(item.result, NormalizedEvent)]
     apps = [item.result for item in items if isinstance(item.result, AppEvent)]
-    ids.prepare((event for _, event in events), apps)
+    ids.prepare(sql, (event for _, event in events), apps)
     for _ in range(20):
         try:
             with transaction.atomic():
@@ -309,9 +313,7 @@ def _update_location(app: AppEvent) -> None:
     location.save()
 
 
-def _write_events(
-    sql: Postgres | Sqlite, events: list[tuple[Item, NormalizedEvent]], *, now: int
-) -> None:
+def _write_events(sql: Sql, events: list[tuple[Item, NormalizedEvent]], *, now: int) -> None:
     keys = {key for _, event in events if (key := _delivery_key(event)) is not None}
     changes = {key: _Change(key) for key in keys}
     for row in sql.lock_deliveries(sorted(changes, key=lambda key: (key[1], key[2], key[0]))):
@@ -338,7 +340,7 @@ def _delivery_key(event: NormalizedEvent) -> tuple[int, str, str] | None:
 
 
 def _drop_known(
-    sql: Postgres | Sqlite, events: list[tuple[Item, NormalizedEvent]]
+    sql: Sql, events: list[tuple[Item, NormalizedEvent]]
 ) -> list[tuple[Item, NormalizedEvent]]:
     """The events that are new, once each; the others' items are marked as duplicates."""
     keys = [(ids.location(event.location_ref), event.key) for _, event in events]
@@ -354,7 +356,7 @@ def _drop_known(
     return fresh
 
 
-def _write_deliveries(sql: Postgres | Sqlite, touched: list[_Change]) -> None:
+def _write_deliveries(sql: Sql, touched: list[_Change]) -> None:
     """Write what the facts now say, and add the differences to the counters."""
     counts, new, old = _Counts(), [], []
     touched.sort(key=lambda change: (change.key[1], change.key[2], change.key[0]))
@@ -414,9 +416,7 @@ def _state_row(
     )
 
 
-def _count_minutes(
-    sql: Postgres | Sqlite, fresh: list[tuple[Item, NormalizedEvent]], *, now: int
-) -> None:
+def _count_minutes(sql: Sql, fresh: list[tuple[Item, NormalizedEvent]], *, now: int) -> None:
     """Count events in the minute they happened in, as far back as the live chart looks."""
     oldest = now // 60_000_000 - MINUTES_KEPT
     minutes: dict[tuple[int, int, int], int] = defaultdict(int)

@@ -8,13 +8,14 @@ Both classes speak the same language: keys are ``(location id, message id, recip
 microseconds since 1970, rows are tuples in the order of the ``*_COLUMNS`` below.
 """
 
-import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from django.db import connection
+import psycopg
+from django.db import connection, transaction
 
 from ingest.vocabulary import MEASURES
 
@@ -67,7 +68,7 @@ _TYPES = {
     "campaign_id": "bigint", "step": "text", "provider_id": "bigint", "domain_id": "bigint",
     "sending_domain_id": "bigint", "tags": "text", "facts": "text", "key": "text",
     "kind": "smallint", "occurred_at": "bigint", "received_at": "bigint", "detail": "text",
-    "content": "bigint", "payload": "text", "payload_codec": "smallint", "hour": "int",
+    "content": "bigint", "payload": "int[]", "payload_codec": "smallint", "hour": "int",
     "dimension": "smallint", "value_id": "bigint", "minute": "int", "events": "int",
     **dict.fromkeys(MEASURES, "int"),
 }  # fmt: skip
@@ -85,7 +86,7 @@ def _read(column: str) -> str:
     if column == "key":
         return "decode(r.key, 'hex')"
     if column == "payload":
-        return "decode(r.payload, 'base64')"
+        return "substring(%b::bytea FROM r.payload[1] FOR r.payload[2])"
     if column in MEASURES:
         return f"coalesce(r.{column}, 0)"
     return f"r.{column}"
@@ -176,64 +177,63 @@ class Postgres:
                 "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
             )
 
+    @contextmanager
+    def unsynced(self) -> Iterator[None]:
+        """A transaction whose commit need not reach the disk before the next one's does."""
+        with transaction.atomic():
+            self._execute("SET LOCAL synchronous_commit = off")
+            yield
+
     def lock_deliveries(self, keys: Sequence[DeliveryKey]) -> list[tuple[Any, ...]]:
         """The stored deliveries of these keys, locked in key order: rows of STORED_COLUMNS."""
-        with connection.cursor() as cursor:
-            cursor.execute(self._lock, [_json(KEY_COLUMNS, keys)])
-            return list(cursor)
+        return self._fetch(self._lock, _json(KEY_COLUMNS, keys))
 
     def known_events(self, keys: Sequence[EventKey]) -> dict[EventKey, int]:
         """Which of these events are stored, with their content digests."""
         rows = [(location, key.hex()) for location, key in keys]
-        with connection.cursor() as cursor:
-            cursor.execute(self._known, [_json(("location_id", "key"), rows)])
-            return {(location, bytes(key)): content for location, key, content in cursor}
+        found = self._fetch(self._known, _json(("location_id", "key"), rows))
+        return {(location, bytes(key)): content for location, key, content in found}
 
     def insert_deliveries(self, rows: Sequence[tuple[Any, ...]]) -> dict[DeliveryKey, int]:
         """Insert deliveries (KEY_COLUMNS + STATE_COLUMNS, sorted). Returns their ids.
 
         Raises ``Raced`` where another process has made one of them.
         """
-        with connection.cursor() as cursor:
-            cursor.execute(self._insert_deliveries, [_json(KEY_COLUMNS + STATE_COLUMNS, rows)])
-            made = {(row[0], row[1], row[2]): row[3] for row in cursor}
+        made = self._fetch(self._insert_deliveries, _json(KEY_COLUMNS + STATE_COLUMNS, rows))
         if len(made) != len(rows):
             raise Raced
-        return made
+        return {(row[0], row[1], row[2]): row[3] for row in made}
 
     def update_deliveries(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write deliveries' states: rows of id + STATE_COLUMNS."""
-        with connection.cursor() as cursor:
-            cursor.execute(self._update_deliveries, [_json(("id", *STATE_COLUMNS), rows)])
+        self._execute(self._update_deliveries, _json(("id", *STATE_COLUMNS), rows))
 
     def add_location_hours(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
         """Add to the counters of locations: (LOCATION_HOUR_KEY, measures), sorted."""
-        with connection.cursor() as cursor:
-            cursor.execute(self._add_location_hours, [_count_json(LOCATION_HOUR_KEY, rows)])
+        self._execute(self._add_location_hours, _count_json(LOCATION_HOUR_KEY, rows))
 
     def add_hourly_counts(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
         """Add to the counters of values: (HOURLY_COUNT_KEY, measures), sorted."""
-        with connection.cursor() as cursor:
-            cursor.execute(self._add_hourly_counts, [_count_json(HOURLY_COUNT_KEY, rows)])
+        self._execute(self._add_hourly_counts, _count_json(HOURLY_COUNT_KEY, rows))
 
     def add_minutes(self, rows: Sequence[tuple[int, ...]]) -> None:
         """Add to the minute table: rows of MINUTE_KEY + count, sorted."""
-        with connection.cursor() as cursor:
-            cursor.execute(self._add_minutes, [_json((*MINUTE_KEY, "events"), rows)])
+        self._execute(self._add_minutes, _json((*MINUTE_KEY, "events"), rows))
 
     def insert_events(self, rows: Sequence[tuple[Any, ...]]) -> int:
         """Insert events (EVENT_COLUMNS) under the writers' lock. Returns the newest cursor.
 
         Raises ``Raced`` where another process has stored one of them.
         """
-        encoded = [
-            (*row[:2], row[2].hex(), *row[3:9], base64.b64encode(row[9]).decode(), row[10])
-            for row in rows
-        ]
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EVENT_LOCK])
-            cursor.execute(self._insert_events, [_json(EVENT_COLUMNS, encoded)])
-            ids = cursor.fetchall()
+        # All payloads travel as one binary parameter; each row names its piece of it.
+        encoded, begin = [], 1
+        for row in rows:
+            length = len(row[9])
+            encoded.append((*row[:2], row[2].hex(), *row[3:9], [begin, length], row[10]))
+            begin += length
+        payloads = b"".join(row[9] for row in rows)
+        self._execute("SELECT pg_advisory_xact_lock(%s)", EVENT_LOCK)
+        ids = self._fetch(self._insert_events, payloads, _json(EVENT_COLUMNS, encoded))
         if len(ids) != len(rows):
             raise Raced
         return int(max(ids)[0])
@@ -241,16 +241,36 @@ class Postgres:
     def idle(self) -> None:
         """Nothing to tidy between batches."""
 
+    def _execute(self, statement: str, *parameters: Any) -> None:
+        with connection.wrap_database_errors, self._cursor() as cursor:
+            cursor.execute(statement, parameters, prepare=False)
+
+    def _fetch(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        with connection.wrap_database_errors, self._cursor() as cursor:
+            return cursor.execute(statement, parameters, prepare=False).fetchall()
+
+    @staticmethod
+    def _cursor() -> psycopg.Cursor[tuple[Any, ...]]:
+        """A cursor that sends parameters beside the statement: Django's would quote the JSON.
+
+        Never prepared: a plan made while the tables were empty would stay.
+        """
+        connection.ensure_connection()
+        return psycopg.Cursor(connection.connection)
+
 
 class Sqlite:
     """Statements for SQLite. The transaction is IMMEDIATE, so that nobody else writes in it."""
 
     _lock = (
-        "SELECT id, location_id, message_id, recipient, facts, outcome, flags, bounce_class, "
-        "CAST(strftime('%%s', sent_at) AS INTEGER) / 3600, campaign_id, tags FROM ingest_delivery "
-        "WHERE message_id = %s AND recipient = %s AND location_id = %s"
+        "SELECT d.id, d.location_id, d.message_id, d.recipient, d.facts, d.outcome, d.flags, "
+        "d.bounce_class, CAST(strftime('%s', d.sent_at) AS INTEGER) / 3600, d.campaign_id, d.tags "
+        "FROM json_each(?) k CROSS JOIN ingest_delivery d "
+        "ON d.message_id = json_extract(k.value, '$[1]') "
+        "AND d.recipient = json_extract(k.value, '$[2]') "
+        "AND d.location_id = json_extract(k.value, '$[0]')"
     )
-    _known = "SELECT content FROM ingest_event WHERE location_id = %s AND key = %s"
+    _known = "SELECT content FROM ingest_event WHERE location_id = ? AND key = ?"
 
     def __init__(self) -> None:
         self._insert_deliveries = self._insert(
@@ -283,22 +303,33 @@ class Sqlite:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA busy_timeout = 4000")
 
+    @contextmanager
+    def unsynced(self) -> Iterator[None]:
+        """A transaction whose commit need not reach the disk before the next one's does."""
+        with connection.cursor() as cursor:
+            nested = connection.in_atomic_block  # where the level cannot be changed
+            if not nested:
+                cursor.execute("PRAGMA synchronous = NORMAL")
+            try:
+                with transaction.atomic():
+                    yield
+            finally:
+                if not nested:
+                    cursor.execute("PRAGMA synchronous = FULL")
+
     def lock_deliveries(self, keys: Sequence[DeliveryKey]) -> list[tuple[Any, ...]]:
         """The stored deliveries of these keys: rows of STORED_COLUMNS."""
-        found = []
-        with connection.cursor() as cursor:
-            for location, message_id, recipient in keys:
-                cursor.execute(self._lock, (message_id, recipient, location))
-                found.extend(cursor.fetchall())
-        return found
+        with connection.wrap_database_errors:
+            found = connection.connection.execute(self._lock, [orjson.dumps(keys).decode()])
+            return list(found)
 
     def known_events(self, keys: Sequence[EventKey]) -> dict[EventKey, int]:
         """Which of these events are stored, with their content digests."""
         known = {}
-        with connection.cursor() as cursor:
+        with connection.wrap_database_errors:
+            cursor = connection.connection.cursor()  # Django's reads the statement anew each time
             for key in keys:
-                cursor.execute(self._known, key)
-                if (row := cursor.fetchone()) is not None:
+                if (row := cursor.execute(self._known, key).fetchone()) is not None:
                     known[key] = row[0]
         return known
 
@@ -359,9 +390,12 @@ class Sqlite:
             cursor.executemany(statement, rows)
 
 
-def statements() -> Postgres | Sqlite:
+type Sql = Postgres | Sqlite
+
+
+def statements() -> Sql:
     """The statements for the configured database."""
     return _BY_VENDOR[connection.vendor]
 
 
-_BY_VENDOR: dict[str, Postgres | Sqlite] = {"postgresql": Postgres(), "sqlite": Sqlite()}
+_BY_VENDOR: dict[str, Sql] = {"postgresql": Postgres(), "sqlite": Sqlite()}

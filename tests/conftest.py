@@ -46,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     django_settings.STATIC_ROOT.mkdir(exist_ok=True)
     if django_settings.EMBEDDED:
         django_settings.DATABASES["default"]["TEST"]["NAME"] = str(files / "test.sqlite3")
+    # Accounts are many in tests, and their passwords no secrets.
+    django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # Names without hashes: nothing is collected for tests. `serve --prepare` tests the others.
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     django_settings.STORAGES = {**django_settings.STORAGES, "staticfiles": plain}
@@ -56,15 +58,21 @@ def _remove_files() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if not _belongs(item, config.getoption("--only-database"))]
+    only_database = config.getoption("--only-database")
+    left_out = [item for item in items if not _belongs(item, only_database)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    # The browser's last: Playwright leaves a running event loop behind, in which none can be begun.
+    items[:] = sorted((item for item in items if _belongs(item, only_database)), key=_in_browser)
 
 
 def _belongs(item: pytest.Item, only_database: bool) -> bool:
     if django_settings.EMBEDDED and item.get_closest_marker("postgresql_only"):
         return False
     return _touches_database(item) or not only_database
+
+
+def _in_browser(item: pytest.Item) -> bool:
+    return "browser" in getattr(item, "fixturenames", ())
 
 
 def _touches_database(item: pytest.Item) -> bool:
