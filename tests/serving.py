@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent
 WEBHOOK = "/webhooks/lc-email/"
+# Made once: httpx would read the system's certificates again for each request.
+TLS = ssl.create_default_context()
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Server:
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200:
+                if httpx.get(f"{self.url}/healthz", timeout=2, verify=TLS).status_code == 200:
                     return
             time.sleep(0.1)
         raise RuntimeError(f"the server did not start:\n{log.read_text()[-4000:]}")
@@ -121,6 +124,7 @@ class Server:
             content=body,
             headers=self.signer.headers(body) | options.pop("headers", {}),
             timeout=10,
+            verify=TLS,
             **options,
         )
 
