@@ -16,7 +16,7 @@ START = 1_790_000_000 * SECOND  # 2026-09-21, an hour boundary plus 13 minutes 2
 def event(kind: str = "delivered", at: float = 0, **fields: Any) -> NormalizedEvent:
     """An event of one delivery, ``at`` seconds after START; its key is a digest of what it says."""
     detail: Mapping[str, Any] = fields.pop("detail", {})
-    values = {
+    values: dict[str, Any] = {
         "kind": EventKind[kind.upper()],
         "location_ref": "loc1",
         "occurred_at": START + int(at * SECOND),

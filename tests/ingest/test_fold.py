@@ -21,7 +21,7 @@ def fold(*events: NormalizedEvent) -> Facts:
 
 
 def flags_of(*events: NormalizedEvent) -> set[str]:
-    return {flag.name.lower() for flag in Flag(judge(fold(*events)).flags)}
+    return {str(flag.name).lower() for flag in Flag(judge(fold(*events)).flags)}
 
 
 @given(life=lives(), data=st.data())
