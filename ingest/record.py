@@ -18,10 +18,9 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
-import zstandard
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from ingest import fold, publish
+from ingest import fold, payloads, publish
 from ingest.models import Event, KeptWebhook, Location, Value
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
 from ingest.statements import Raced, Sql, aware_utc, statements
@@ -30,8 +29,6 @@ from ingest.vocabulary import MEASURES, Dimension
 logger = logging.getLogger(__name__)
 
 MINUTES_KEPT = 48 * 60
-RAW, ZSTD = 0, 1
-_SMALL = 200  # bytes below which compressing gains nothing
 
 
 @dataclass(slots=True)
@@ -64,8 +61,7 @@ def payload_of(event: Event) -> bytes | None:
     """The raw body that an event came in; None once retention has removed it."""
     if event.payload is None:
         return None
-    stored = bytes(event.payload)
-    return zstandard.decompress(stored) if event.payload_codec == ZSTD else stored
+    return payloads.unpack(event.payload_codec, bytes(event.payload))
 
 
 class _Ids:
@@ -435,7 +431,7 @@ def _event_row(
     item: Item, event: NormalizedEvent, changes: dict[tuple[int, str, str], _Change]
 ) -> tuple[Any, ...]:
     key = _delivery_key(event)
-    codec, payload = _compressed(item.body)
+    codec, payload = payloads.pack(item.body)
     detail = event.detail
     if event.test:
         detail = msgspec.structs.replace(detail, test=True)
@@ -452,17 +448,6 @@ def _event_row(
         payload,
         codec,
     )
-
-
-_threads = threading.local()
-
-
-def _compressed(body: bytes) -> tuple[int, bytes]:
-    if len(body) < _SMALL:
-        return RAW, body
-    if not hasattr(_threads, "compressor"):  # one a thread: a compressor is no shared thing
-        _threads.compressor = zstandard.ZstdCompressor(level=3)
-    return ZSTD, _threads.compressor.compress(body)
 
 
 def write_safely(items: Sequence[Item], *, now: int) -> None:
@@ -637,5 +622,3 @@ def _settle(futures: list[asyncio.Future[bool]], committed: bool) -> None:
 
 
 recorder = Recorder()
-
-__all__ = ["Busy", "Item", "Recorder", "item_from_body", "payload_of", "recorder", "write_batch"]

@@ -22,8 +22,8 @@ from ingest.models import (
     Value,
 )
 from ingest.normalize import NormalizedEvent
+from ingest.payloads import pack
 from ingest.record import MINUTES_KEPT, Item, domain_of, tag_ids
-from ingest.record import _compressed as compressed
 from ingest.statements import aware_utc
 from ingest.vocabulary import MEASURES, Dimension
 
@@ -202,7 +202,7 @@ def _count_minute(event: NormalizedEvent, location: int, *, now: int) -> None:
 def _create_event(
     item: Item, event: NormalizedEvent, location: int, delivery: Delivery | None
 ) -> None:
-    codec, payload = compressed(item.body)
+    codec, payload = pack(item.body)
     detail = msgspec.structs.replace(event.detail, test=True) if event.test else event.detail
     Event.objects.create(
         location_id=location,
