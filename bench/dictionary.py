@@ -8,6 +8,7 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import orjson
 import zstandard
@@ -18,7 +19,7 @@ SIZE = 24 * 1024
 NOW = 1_795_000_000_000_000
 
 
-def bodies(seed: int, count: int) -> list[bytes]:
+def bodies(seed: int, count: int) -> list[Any]:
     """Webhooks as demo traffic sends them."""
     sent = lives(seed, now=NOW + seed, rate=50, locations=60)
     return [orjson.dumps(body) for _, body in islice(sent, count)]
