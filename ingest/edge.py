@@ -23,6 +23,8 @@ from ingest.models import Source
 from ingest.normalize import AppEvent, NormalizedEvent
 from ingest.record import Busy, Item, item_from_body, recorder
 from ingest.verify import (
+    ED25519_HEADER,
+    RSA_HEADER,
     Verifier,
     collect_headers,
     header_value,
@@ -37,6 +39,9 @@ PATH = "/webhooks/lc-email"
 MAX_BODY = 1 << 20
 RETRY_AFTER = 5  # seconds
 SOURCE_AGE = 5.0  # seconds a source may be remembered after it was changed or withdrawn
+
+_LENGTH = frozenset({b"content-length"})
+_SIGNED_HEADERS = _LENGTH | {ED25519_HEADER.encode(), RSA_HEADER.encode()}
 
 type Scope = dict[str, Any]
 type Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -81,9 +86,9 @@ async def _take(scope: Scope, receive: Receive) -> str:
     key = _source_key(scope["path"])
     if scope["method"] != "POST":
         raise Refused(405, "method not allowed")
-    headers = collect_headers(scope["headers"])
-    _refuse_large(headers)
     source = await _source(key) if key else None
+    headers = collect_headers(scope["headers"], source.headers if source else _SIGNED_HEADERS)
+    _refuse_large(headers)
     body = await _read(receive)
     signed = _check(headers, body, source)
     item = item_from_body(
@@ -143,6 +148,11 @@ class _Source:
     hmac_secret: str
     hmac_header: str
     hmac_encoding: str
+
+    @property
+    def headers(self) -> frozenset[bytes]:
+        """The headers that matter in a webhook of this source."""
+        return _LENGTH | {self.hmac_header.lower().encode("latin-1", "replace")}
 
 
 _sources: dict[str, tuple[float, _Source | None]] = {}

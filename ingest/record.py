@@ -310,22 +310,37 @@ def _update_location(app: AppEvent) -> None:
 
 
 def _write_events(sql: Sql, events: list[tuple[Item, NormalizedEvent]], *, now: int) -> None:
-    keys = {key for _, event in events if (key := _delivery_key(event)) is not None}
-    changes = {key: _Change(key) for key in keys}
-    for row in sql.lock_deliveries(sorted(changes, key=lambda key: (key[1], key[2], key[0]))):
+    changes = {
+        key: _Change(key) for _, event in events if (key := _delivery_key(event)) is not None
+    }
+    event_keys = [(ids.location(event.location_ref), event.key) for _, event in events]
+    stored, known = sql.read(
+        sorted(changes, key=lambda key: (key[1], key[2], key[0])), sorted(set(event_keys))
+    )
+    for row in stored:
         change = changes[row[1], row[2], row[3]]
         change.id, change.facts, change.before = row[0], fold.load_facts(row[4]), _Counted(*row[5:])
-    fresh = _drop_known(sql, events)
+    fresh = _drop_known(events, event_keys, known)
     touched: dict[tuple[int, str, str], _Change] = {}
     for _, event in fresh:
         key = _delivery_key(event)
         if key is not None:
             fold.absorb(changes[key].facts, event)
             touched[key] = changes[key]
-    _write_deliveries(sql, list(touched.values()))
-    if fresh:
-        _count_minutes(sql, fresh, now=now)
-        sql.insert_events([_event_row(item, event, changes) for item, event in fresh])
+    if not fresh:
+        return
+    counts, old = _fold_deliveries(sql, list(touched.values()))
+    events_to_insert = [_event_row(item, event, changes) for item, event in fresh]
+    with sql.together():
+        if old:
+            sql.update_deliveries(old)
+        if rows := counts.rows(counts.hours):
+            sql.add_location_hours(rows)
+        if rows := counts.rows(counts.values):
+            sql.add_hourly_counts(rows)
+        if minutes := _minutes(fresh, now=now):
+            sql.add_minutes(minutes)
+        sql.insert_events(events_to_insert)
 
 
 def _delivery_key(event: NormalizedEvent) -> tuple[int, str, str] | None:
@@ -336,11 +351,11 @@ def _delivery_key(event: NormalizedEvent) -> tuple[int, str, str] | None:
 
 
 def _drop_known(
-    sql: Sql, events: list[tuple[Item, NormalizedEvent]]
+    events: list[tuple[Item, NormalizedEvent]],
+    keys: list[tuple[int, bytes]],
+    known: dict[tuple[int, bytes], int],
 ) -> list[tuple[Item, NormalizedEvent]]:
     """The events that are new, once each; the others' items are marked as duplicates."""
-    keys = [(ids.location(event.location_ref), event.key) for _, event in events]
-    known = sql.known_events(sorted(set(keys)))
     fresh = []
     for key, (item, event) in zip(keys, events, strict=True):
         item.status = "duplicate" if key in known else "stored"
@@ -352,8 +367,10 @@ def _drop_known(
     return fresh
 
 
-def _write_deliveries(sql: Sql, touched: list[_Change]) -> None:
-    """Write what the facts now say, and add the differences to the counters."""
+def _fold_deliveries(sql: Sql, touched: list[_Change]) -> tuple[_Counts, list[tuple[Any, ...]]]:
+    """Insert the new deliveries. Returns what all of them change in the counters, and the rows
+    (id + STATE_COLUMNS) of those to update.
+    """
     counts, new, old = _Counts(), [], []
     touched.sort(key=lambda change: (change.key[1], change.key[2], change.key[0]))
     standings = [fold.judge(change.facts) for change in touched]
@@ -379,12 +396,7 @@ def _write_deliveries(sql: Sql, touched: list[_Change]) -> None:
         made = sql.insert_deliveries(new)
         for change in touched:
             change.id = change.id or made[change.key]
-    if old:
-        sql.update_deliveries(old)
-    if rows := counts.rows(counts.hours):
-        sql.add_location_hours(rows)
-    if rows := counts.rows(counts.values):
-        sql.add_hourly_counts(rows)
+    return counts, old
 
 
 def _tags_column(tags: Iterable[str]) -> str:
@@ -412,16 +424,20 @@ def _state_row(
     )
 
 
-def _count_minutes(sql: Sql, fresh: list[tuple[Item, NormalizedEvent]], *, now: int) -> None:
-    """Count events in the minute they happened in, as far back as the live chart looks."""
+def _minutes(
+    fresh: list[tuple[Item, NormalizedEvent]], *, now: int
+) -> list[tuple[int, int, int, int]]:
+    """Events by the minute they happened in, as far back as the live chart looks.
+
+    Rows of location, minute, kind and count, in key order.
+    """
     oldest = now // 60_000_000 - MINUTES_KEPT
     minutes: dict[tuple[int, int, int], int] = defaultdict(int)
     for _, event in fresh:
         minute = event.occurred_at // 60_000_000
         if minute > oldest and not event.test:
             minutes[ids.location(event.location_ref), minute, int(event.kind)] += 1
-    if minutes:
-        sql.add_minutes(sorted((*key, n) for key, n in minutes.items()))
+    return sorted((*key, n) for key, n in minutes.items())
 
 
 _encode_detail = msgspec.json.Encoder().encode
@@ -512,8 +528,8 @@ class Recorder:
                 self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
                 self._thread.start()
             self._wake.notify_all()
-        # Shielded: the sender hanging up must not undo what it sent us.
-        if not await asyncio.shield(waiting.future):
+        # A sender that hangs up cancels this wait, not the writing of what it sent.
+        if not await waiting.future:
             raise Busy
         return item
 

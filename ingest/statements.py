@@ -184,22 +184,33 @@ class Postgres:
             self._execute("SET LOCAL synchronous_commit = off")
             yield
 
-    def lock_deliveries(self, keys: Sequence[DeliveryKey]) -> list[tuple[Any, ...]]:
-        """The stored deliveries of these keys, locked in key order: rows of STORED_COLUMNS."""
-        return self._fetch(self._lock, _json(KEY_COLUMNS, keys))
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Statements in here go out without waiting for each other's answers."""
+        with connection.wrap_database_errors, self._connection().pipeline():
+            yield
 
-    def known_events(self, keys: Sequence[EventKey]) -> dict[EventKey, int]:
-        """Which of these events are stored, with their content digests."""
-        rows = [(location, key.hex()) for location, key in keys]
-        found = self._fetch(self._known, _json(("location_id", "key"), rows))
-        return {(location, bytes(key)): content for location, key, content in found}
+    def read(
+        self, deliveries: Sequence[DeliveryKey], events: Sequence[EventKey]
+    ) -> tuple[list[tuple[Any, ...]], dict[EventKey, int]]:
+        """The stored deliveries of these keys (rows of STORED_COLUMNS), locked in key order;
+        then, which of these events are stored, with their content digests.
+        """
+        keys = [(location, key.hex()) for location, key in events]
+        with self.together():
+            locked = self._execute(self._lock, _json(KEY_COLUMNS, deliveries))
+            known = self._execute(self._known, _json(("location_id", "key"), keys))
+            found = locked.fetchall()
+            return found, {(row[0], bytes(row[1])): row[2] for row in known.fetchall()}
 
     def insert_deliveries(self, rows: Sequence[tuple[Any, ...]]) -> dict[DeliveryKey, int]:
         """Insert deliveries (KEY_COLUMNS + STATE_COLUMNS, sorted). Returns their ids.
 
         Raises ``Raced`` where another process has made one of them.
         """
-        made = self._fetch(self._insert_deliveries, _json(KEY_COLUMNS + STATE_COLUMNS, rows))
+        made = self._execute(
+            self._insert_deliveries, _json(KEY_COLUMNS + STATE_COLUMNS, rows)
+        ).fetchall()
         if len(made) != len(rows):
             raise Raced
         return {(row[0], row[1], row[2]): row[3] for row in made}
@@ -233,7 +244,7 @@ class Postgres:
             begin += length
         payloads = b"".join(row[9] for row in rows)
         self._execute("SELECT pg_advisory_xact_lock(%s)", EVENT_LOCK)
-        ids = self._fetch(self._insert_events, payloads, _json(EVENT_COLUMNS, encoded))
+        ids = self._execute(self._insert_events, payloads, _json(EVENT_COLUMNS, encoded)).fetchall()
         if len(ids) != len(rows):
             raise Raced
         return int(max(ids)[0])
@@ -241,22 +252,19 @@ class Postgres:
     def idle(self) -> None:
         """Nothing to tidy between batches."""
 
-    def _execute(self, statement: str, *parameters: Any) -> None:
-        with connection.wrap_database_errors, self._cursor() as cursor:
-            cursor.execute(statement, parameters, prepare=False)
-
-    def _fetch(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with connection.wrap_database_errors, self._cursor() as cursor:
-            return cursor.execute(statement, parameters, prepare=False).fetchall()
-
-    @staticmethod
-    def _cursor() -> psycopg.Cursor[tuple[Any, ...]]:
-        """A cursor that sends parameters beside the statement: Django's would quote the JSON.
+    def _execute(self, statement: str, *parameters: Any) -> psycopg.Cursor[tuple[Any, ...]]:
+        """Send the parameters beside the statement: Django's cursor would quote the JSON into it.
 
         Never prepared: a plan made while the tables were empty would stay.
         """
+        with connection.wrap_database_errors:
+            return psycopg.Cursor(self._connection()).execute(statement, parameters, prepare=False)
+
+    @staticmethod
+    def _connection() -> psycopg.Connection[tuple[Any, ...]]:
         connection.ensure_connection()
-        return psycopg.Cursor(connection.connection)
+        found: psycopg.Connection[tuple[Any, ...]] = connection.connection
+        return found
 
 
 class Sqlite:
@@ -317,21 +325,26 @@ class Sqlite:
                 if not nested:
                     cursor.execute("PRAGMA synchronous = FULL")
 
-    def lock_deliveries(self, keys: Sequence[DeliveryKey]) -> list[tuple[Any, ...]]:
-        """The stored deliveries of these keys: rows of STORED_COLUMNS."""
-        with connection.wrap_database_errors:
-            found = connection.connection.execute(self._lock, [orjson.dumps(keys).decode()])
-            return list(found)
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """There is nobody to wait for here."""
+        yield
 
-    def known_events(self, keys: Sequence[EventKey]) -> dict[EventKey, int]:
-        """Which of these events are stored, with their content digests."""
+    def read(
+        self, deliveries: Sequence[DeliveryKey], events: Sequence[EventKey]
+    ) -> tuple[list[tuple[Any, ...]], dict[EventKey, int]]:
+        """The stored deliveries of these keys (rows of STORED_COLUMNS); and which of these events
+        are stored, with their content digests.
+        """
         known = {}
         with connection.wrap_database_errors:
-            cursor = connection.connection.cursor()  # Django's reads the statement anew each time
-            for key in keys:
+            # Django's cursor would read the statement anew for each row.
+            cursor = connection.connection.cursor()
+            found = cursor.execute(self._lock, [orjson.dumps(deliveries).decode()]).fetchall()
+            for key in events:
                 if (row := cursor.execute(self._known, key).fetchone()) is not None:
                     known[key] = row[0]
-        return known
+        return found, known
 
     def insert_deliveries(self, rows: Sequence[tuple[Any, ...]]) -> dict[DeliveryKey, int]:
         """Insert deliveries (KEY_COLUMNS + STATE_COLUMNS). Returns their ids."""

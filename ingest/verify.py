@@ -8,7 +8,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -80,12 +80,13 @@ class Verdict(NamedTuple):
         return self.result is Result.OK
 
 
-def collect_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """ASGI's header pairs by lower-case name; what comes more than once is joined by commas."""
+def collect_headers(raw: Iterable[tuple[bytes, bytes]], names: Collection[bytes]) -> dict[str, str]:
+    """ASGI's header pairs of these lower-case names; what comes twice is joined by a comma."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in raw:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]},{value}" if name in headers else value
+        if raw_name.lower() in names:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
     return headers
 
 

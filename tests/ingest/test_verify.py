@@ -127,7 +127,9 @@ def test_a_repeated_header_counts_only_if_it_says_the_same() -> None:
     other = signed(key=OTHER_ED25519).encode()
 
     def verdict(*values: bytes) -> Verdict:
-        return verifier().verify(collect_headers([(name, value) for value in values]), BODY)
+        return verifier().verify(
+            collect_headers([(name, value) for value in values], {name.lower()}), BODY
+        )
 
     assert verdict(one, one) == OK
     assert verdict(one, other) == WRONG  # though each alone would verify
