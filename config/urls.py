@@ -2,7 +2,11 @@
 
 from django.contrib import admin
 from django.contrib.auth import views as auth
+from django.contrib.auth.decorators import login_not_required
+from django.templatetags.static import static
 from django.urls import include, path
+from django.utils.functional import lazy
+from django.views.generic import RedirectView
 
 from dashboard import api
 
@@ -13,10 +17,18 @@ accounts = [
     path("password/done/", auth.PasswordChangeDoneView.as_view(), name="password_change_done"),
 ]
 
+admin.site.site_header = admin.site.site_title = "Sendwatch"
+admin.site.index_title = "Review and settings"
+
+# Asked for by browsers on pages that name no icon of their own: the admin's.
+favicon = login_not_required(RedirectView.as_view(url=lazy(static, str)("icons/favicon.svg")))
+
 urlpatterns = [
     path("", include("dashboard.urls")),
     *accounts,
     path("admin/", admin.site.urls),
     path("healthz", api.healthz, name="healthz"),
     path("readyz", api.readyz, name="readyz"),
+    path("metrics", api.metrics, name="metrics"),
+    path("favicon.ico", favicon, name="favicon"),
 ]

@@ -19,6 +19,7 @@ from django.utils.cache import patch_cache_control, patch_vary_headers
 from dashboard import queries
 from dashboard.access import Rights, rights_of, user_of_bearer
 from dashboard.filters import Filter, FilterError, parse
+from ingest.metrics import exposition
 
 MAX_ROWS = 1_000
 EVENTS_LIMIT = 500
@@ -183,6 +184,15 @@ def delivery(request: HttpRequest, rights: Rights, pk: int) -> HttpResponse:
 def healthz(request: HttpRequest) -> HttpResponse:
     """Alive: the process answers."""
     return HttpResponse("ok\n", content_type="text/plain")
+
+
+@api_view
+def metrics(request: HttpRequest, rights: Rights) -> HttpResponse:
+    """``/metrics``: Prometheus's text, for those who may see everything (a token will do)."""
+    if not rights.everything:
+        raise Http404("There is nothing here.")
+    text, content_type = exposition()
+    return HttpResponse(text, content_type=content_type)
 
 
 @login_not_required

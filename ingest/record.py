@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from ingest import fold, payloads, publish
+from ingest import fold, metrics, payloads, publish
 from ingest.models import Event, KeptWebhook, Location, Value
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
 from ingest.statements import Raced, Sql, aware_utc, statements
@@ -606,6 +606,8 @@ class Recorder:
                 raise
             else:
                 _answer(taken, committed=True)
+                metrics.BATCH_SIZE.observe(len(taken))
+                metrics.WAITING.set(len(self._queue))
                 publish.ring(taken[0].loop)
                 return
 

@@ -252,3 +252,16 @@ def test_logging_in_and_out() -> None:
     assert (answer.status_code, answer["Location"]) == (302, "/")
     assert client.post("/logout/")["Location"] == "/login/"
     assert client.get("/").status_code == 302
+
+
+def test_metrics_are_for_those_who_see_everything(web: Client, viewer: User) -> None:
+    answer = web.get("/metrics")
+    assert answer.status_code == 200
+    assert b"sendwatch_webhooks_total" in answer.content
+    assert Client().get("/metrics").status_code == 401
+    assert bearer(viewer).get("/metrics").status_code == 404
+
+
+def test_browsers_find_an_icon_on_pages_that_name_none() -> None:
+    answer = Client().get("/favicon.ico")
+    assert (answer.status_code, answer["Location"].endswith(".svg")) == (302, True)
