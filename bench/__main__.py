@@ -1,6 +1,6 @@
 """``make bench``: what Sendwatch takes and how fast it shows it, on this machine, side by side.
 
-python -m bench [ingest|sockets|verify|normalize|all]
+python -m bench [ingest|sockets|verify|normalize|all|exact]
                 [--seconds N] [--rounds N] [--engines sqlite,postgresql]
 """
 
@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import ingest, normalize, sockets, verify
+from bench import exact, ingest, normalize, sockets, verify
 from bench.requests import Requests, make_requests
 from tests.__main__ import _probe_postgresql, _probe_redis
 
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("part", nargs="?", default="all", choices=(*PARTS, "all"))
+    parser.add_argument("part", nargs="?", default="all", choices=(*PARTS, "all", "exact"))
     parser.add_argument("--seconds", type=float, help="measured a round (5), or with sockets (15)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engines", default=",".join(ENGINES))
@@ -67,6 +67,9 @@ def _measure(asked: argparse.Namespace) -> None:
     machine = _machine()
     _say(*(f"{name}: {text}" for name, text in machine.items()), "")
     results: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": machine}
+    if "exact" in parts:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=RESULTS) as folder:
+            results["exact"] = _count_exactly(asked.engines, Path(folder))
     if {"ingest", "sockets"} & set(parts):
         # Beside the results: the temporary folder may be memory, which would flatter SQLite.
         with tempfile.TemporaryDirectory(prefix="bench-", dir=RESULTS) as folder:
@@ -108,6 +111,17 @@ def _measure_servers(
         if "sockets" in parts:
             results["sockets"] = sockets.run(templates, requests, folder, ask)
             _say_sockets(results["sockets"], ask)
+    return results
+
+
+def _count_exactly(engines: list[str], folder: Path) -> dict[str, Any]:
+    requests = make_requests(folder / "requests.bin", exact.EVENTS)
+    results = exact.run(_reachable(engines), requests, folder)
+    for engine, found in results.items():
+        _say(
+            f"{engine}: {found['stored']:,} events and {found['duplicate']:,} repetitions in no order:"
+            " each is stored once, and every counter equals its deliveries"
+        )
     return results
 
 
