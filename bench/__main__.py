@@ -119,8 +119,8 @@ def _count_exactly(engines: list[str], folder: Path) -> dict[str, Any]:
     results = exact.run(_reachable(engines), requests, folder)
     for engine, found in results.items():
         _say(
-            f"{engine}: {found['stored']:,} events and {found['duplicate']:,} repetitions in no order:"
-            " each is stored once, and every counter equals its deliveries"
+            f"{engine}: {found['stored']:,} events in no order, {found['duplicate']:,} of them"
+            " twice: each is stored once, and every counter equals its deliveries"
         )
     return results
 
