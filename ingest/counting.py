@@ -12,7 +12,8 @@ from django.db import connection, transaction
 
 from ingest.fold import contribution
 from ingest.models import Delivery, HourlyCount, Location, LocationHour, MinuteCount, Value
-from ingest.record import MINUTES_KEPT, tag_ids
+from ingest.record import tag_ids
+from ingest.retention import oldest_minute
 from ingest.statements import aware_utc
 from ingest.vocabulary import MEASURES, Dimension
 
@@ -133,7 +134,7 @@ def _count_minutes(location_id: int, *, now: int) -> Counted:
         f"SELECT {_MINUTE_OF[connection.vendor]} AS minute, kind, count(*) FROM ingest_event "  # noqa: S608
         "WHERE location_id = %s AND occurred_at >= %s AND detail NOT LIKE %s GROUP BY 1, 2"
     )
-    since = aware_utc((_oldest_minute(now) + 1) * 60_000_000)
+    since = aware_utc((_last_partial_minute(now) + 1) * 60_000_000)
     if connection.vendor == "sqlite":
         since = since.replace(tzinfo=None)
     with connection.cursor() as cursor:
@@ -141,9 +142,9 @@ def _count_minutes(location_id: int, *, now: int) -> Counted:
         return {(minute, kind): (n,) for minute, kind, n in cursor}
 
 
-def _oldest_minute(now: int) -> int:
-    """Up to this minute the table may hold part of the truth: rows go as the clock moves on."""
-    return now // 60_000_000 - MINUTES_KEPT + 1
+def _last_partial_minute(now: int) -> int:
+    """Up to this minute the table may hold part of the truth: the window moved while it filled."""
+    return oldest_minute(now) + 1
 
 
 def _replace_counts(location_id: int, hours: Counted, values: Counted) -> None:
@@ -187,7 +188,9 @@ def _replace_minutes(location_id: int, minutes: Counted) -> None:
 def _stored(location_id: int, *, now: int) -> tuple[Counted, Counted, Counted]:
     hours = LocationHour.objects.filter(location_id=location_id)
     values = HourlyCount.objects.filter(location_id=location_id)
-    minutes = MinuteCount.objects.filter(location_id=location_id, minute__gt=_oldest_minute(now))
+    minutes = MinuteCount.objects.filter(
+        location_id=location_id, minute__gt=_last_partial_minute(now)
+    )
     return (
         {(r[0],): r[1:] for r in hours.values_list("hour", *MEASURES) if any(r[1:])},
         {

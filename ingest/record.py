@@ -23,12 +23,13 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from ingest import fold, metrics, payloads, publish
 from ingest.models import Event, KeptWebhook, Location, Value
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
+from ingest.retention import oldest_minute, prune_minutes
 from ingest.statements import Raced, Sql, aware_utc, statements
 from ingest.vocabulary import MEASURES, Dimension
 
 logger = logging.getLogger(__name__)
 
-MINUTES_KEPT = 48 * 60
+SWEEP_SECONDS = 60
 
 
 @dataclass(slots=True)
@@ -431,7 +432,7 @@ def _minutes(
 
     Rows of location, minute, kind and count, in key order.
     """
-    oldest = now // 60_000_000 - MINUTES_KEPT
+    oldest = oldest_minute(now)
     minutes: dict[tuple[int, int, int], int] = defaultdict(int)
     for _, event in fresh:
         minute = event.occurred_at // 60_000_000
@@ -515,6 +516,7 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._writing = False
+        self._next_sweep = 0.0
 
     async def submit(self, item: Item) -> Item:
         """Wait until the item is committed; returns it with its status. Raises ``Busy``."""
@@ -609,7 +611,19 @@ class Recorder:
                 metrics.BATCH_SIZE.observe(len(taken))
                 metrics.WAITING.set(len(self._queue))
                 publish.ring(taken[0].loop)
+                self._sweep()
                 return
+
+    def _sweep(self) -> None:
+        """Let go of old minutes, now and then; nobody waits for an answer meanwhile."""
+        if time.monotonic() < self._next_sweep:
+            return
+        self._next_sweep = time.monotonic() + SWEEP_SECONDS
+        try:
+            prune_minutes(now=_now())
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("old minutes could not be let go of: %s", error)
+            connection.close()
 
     def _refuse_overdue(self, taken: list[_Waiting]) -> list[_Waiting]:
         """Give up on webhooks whose sender would soon give up on us."""

@@ -23,7 +23,8 @@ from ingest.models import (
 )
 from ingest.normalize import NormalizedEvent
 from ingest.payloads import pack
-from ingest.record import MINUTES_KEPT, Item, domain_of, tag_ids
+from ingest.record import Item, domain_of, tag_ids
+from ingest.retention import oldest_minute
 from ingest.statements import aware_utc
 from ingest.vocabulary import MEASURES, Dimension
 
@@ -194,7 +195,7 @@ def _increase(model: type[models.Model], key: dict[str, int], changes: dict[str,
 
 def _count_minute(event: NormalizedEvent, location: int, *, now: int) -> None:
     minute = event.occurred_at // 60_000_000
-    if minute > now // 60_000_000 - MINUTES_KEPT and not event.test:
+    if minute > oldest_minute(now) and not event.test:
         key = {"location_id": location, "minute": minute, "kind": int(event.kind)}
         _increase(MinuteCount, key, {"events": 1})
 

@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.serving import Server, running
+from tests.serving import Server, free_port, running
 
 pytestmark = pytest.mark.both_engines
 _count = iter(range(10**9))
@@ -250,3 +250,18 @@ def test_live_sends_everything_at_first_and_then_what_changed(server: Server, to
     assert "loc-live" in first
     assert "complained" in second.lower()
     assert len(second) < len(first)
+
+
+@pytest.mark.postgresql_only
+def test_a_socket_hears_of_what_another_process_has_stored(server: Server, token: str) -> None:
+    other = Server("uvicorn", server.env, server.signer, free_port())
+    other.start()
+    try:
+        with open_socket(server, "", token) as socket:
+            socket.recv(timeout=10)
+            began = time.monotonic()
+            sent = send(other)
+            assert [row["event_id"] for row in receive(socket, 1)] == [sent]
+            assert time.monotonic() - began < 2
+    finally:
+        other.stop()
