@@ -51,7 +51,8 @@ def measure(
             cursors = [row[0] for row in server.query("SELECT id FROM ingest_event ORDER BY id")]
             heard = finish(cursors[-1])
         check(server, figures, before=there)
-        at = {requests.event_ids()[number]: at for number, at in json.loads(answered.read_text())}
+        ids = requests.event_ids()
+        at = {ids[number]: at for number, at in json.loads(answered.read_text())}
         return {
             "asked_per_second": ask.rate,
             "per_second": figures["per_second"],
