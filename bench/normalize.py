@@ -1,15 +1,13 @@
 """What reading one webhook costs: ``python -m bench.normalize``."""
 
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from bench.timing import ROUNDS, measure
 from ingest.classify import classify
 from ingest.normalize import NormalizedEvent, decode, normalize
 
-ROUNDS, CALLS = 9, 2000
+CALLS = 2000
 PAYLOADS = Path(__file__).parent.parent / "tests/payloads"
 NAMES = (
     "documented_wrapped_delivered",
@@ -22,17 +20,6 @@ NAMES = (
 RECEIVED_AT = 1_796_000_000_000_000
 
 
-def measure(call: Callable[[], object]) -> float:
-    """The median over the rounds, in microseconds a call."""
-    rounds = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        for _ in range(CALLS):
-            call()
-        rounds.append((time.perf_counter() - began) / CALLS * 1e6)
-    return statistics.median(rounds)
-
-
 def costs(name: str) -> tuple[float, float, float]:
     """Microseconds to decode, to normalize (key and content included) and to classify."""
     body = (PAYLOADS / f"{name}.json").read_bytes()
@@ -40,9 +27,11 @@ def costs(name: str) -> tuple[float, float, float]:
     event = normalize(payload, location_ref="L1", received_at=RECEIVED_AT)
     assert isinstance(event, NormalizedEvent)
     return (
-        measure(lambda: decode(body)),
-        measure(lambda: normalize(payload, location_ref="L1", received_at=RECEIVED_AT)),
-        measure(lambda: classify(event)),
+        measure(lambda: decode(body), calls=CALLS),
+        measure(
+            lambda: normalize(payload, location_ref="L1", received_at=RECEIVED_AT), calls=CALLS
+        ),
+        measure(lambda: classify(event), calls=CALLS),
     )
 
 

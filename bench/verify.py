@@ -1,9 +1,7 @@
 """What one signature check costs: ``python -m bench.verify``."""
 
 import base64
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,23 +9,13 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from nacl.signing import VerifyKey
 
+from bench.timing import ROUNDS, measure
 from ingest.verify import Verifier, verify_hmac
 
-ROUNDS, CALLS = 9, 200
+CALLS = 200
 BODY = (
     Path(__file__).parent.parent / "tests/payloads/documented_wrapped_delivered.json"
 ).read_bytes()
-
-
-def measure(call: Callable[[], object]) -> float:
-    """The median over the rounds, in microseconds a call."""
-    rounds = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        for _ in range(CALLS):
-            call()
-        rounds.append((time.perf_counter() - began) / CALLS * 1e6)
-    return statistics.median(rounds)
 
 
 def main() -> None:
@@ -55,7 +43,7 @@ def main() -> None:
     }
     sys.stdout.write(f"{len(BODY)} bytes, median of {ROUNDS} rounds of {CALLS} calls\n")
     for name, call in calls.items():
-        took = measure(call)
+        took = measure(call, calls=CALLS)
         sys.stdout.write(f"{name:<28}{took:>8.1f} µs{1e6 / took:>12,.0f} a second\n")
 
 
