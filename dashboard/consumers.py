@@ -1,6 +1,7 @@
 """The two websockets: ``/ws/events/`` for programs, ``/ws/live/`` for the pages."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from dashboard.hub import BEHIND_CODE, GOING_CODE, Behind, Closing, hub
 
 BAD_FILTER, NOT_FOUND, RIGHTS_CHANGED, TOO_OLD = 4400, 4404, 4403, 4410
 RIGHTS_AGE = 3.0  # seconds until a socket notices that its user's rights have changed
+_recent_rights: dict[int, tuple[float, Rights]] = {}  # by user: when (time.monotonic()), what
 VIEWS = ("overview", "location", "campaign")
 
 
@@ -85,7 +87,8 @@ class _Socket(AsyncWebsocketConsumer):
     async def _watch(self) -> None:
         """Close when the user's rights are no longer those that the stream was made with."""
         rights = await self._rights()
-        while rights == await self._rights():
+        _recent_rights[self.scope["user"].pk] = time.monotonic(), rights
+        while rights == await self._recent_rights():
             await asyncio.sleep(RIGHTS_AGE)
         await self._end(RIGHTS_CHANGED, "your rights have changed")
 
@@ -106,6 +109,14 @@ class _Socket(AsyncWebsocketConsumer):
 
         rights: Rights = await database_sync_to_async(load)()
         return rights
+
+    async def _recent_rights(self) -> Rights:
+        """The same, looked up once for all the sockets that a user has open."""
+        user, now = self.scope["user"].pk, time.monotonic()
+        known = _recent_rights.get(user)
+        if known is None or known[0] < now - RIGHTS_AGE:
+            known = _recent_rights[user] = now, await self._rights()
+        return known[1]
 
     async def _stream(self, params: list[tuple[str, str]]) -> AsyncIterator[str]:
         raise NotImplementedError
