@@ -23,6 +23,9 @@ SETTINGS = (
     "WEBHOOK_",
 )  # fmt: skip
 
+# A module's tests stay together: they share a server. In the order collected: the browser's last.
+SPREAD = ("-n", "auto", "--dist", "loadscope", "--no-loadscope-reorder")
+
 
 def main(arguments: list[str]) -> int:
     """Run the tests on both engines; the exit code is 0 only if nothing failed."""
@@ -30,8 +33,10 @@ def main(arguments: list[str]) -> int:
     engines = {"TEST_DATABASE_URL": DATABASE_URL, "TEST_REDIS_URL": REDIS_URL}
     failed = _run("SQLite", engines, arguments)
     if not lacking:
-        urls = {"DATABASE_URL": DATABASE_URL, "REDIS_URL": REDIS_URL, "SECRET_KEY": "tests" * 10}
-        failed |= _run("PostgreSQL and Redis", engines | urls, ["--only-database", *arguments])
+        # Redis is for the servers that the tests start: pytest's own process has an event loop a
+        # test, and a layer's connection would outlive it.
+        own = {"DATABASE_URL": DATABASE_URL, "SECRET_KEY": "tests" * 10}
+        failed |= _run("PostgreSQL and Redis", engines | own, ["--only-database", *arguments])
     for reason in lacking:
         print(f"skipped: the tests on PostgreSQL and Redis, because {reason}")
     return int(failed or bool(lacking and is_ci(os.environ)))
@@ -47,7 +52,7 @@ def _run(engine: str, variables: dict[str, str], arguments: list[str]) -> bool:
     print(f"--- {engine}", flush=True)
     clean = {name: text for name, text in os.environ.items() if not name.startswith(SETTINGS)}
     with tempfile.TemporaryDirectory(prefix="sendwatch-tests-") as folder:
-        command = [sys.executable, "-m", "pytest", "-n", "auto", *arguments]
+        command = [sys.executable, "-m", "pytest", *SPREAD, *arguments]
         environment = clean | variables | {"DATA_DIR": folder}
         return subprocess.run(command, env=environment, check=False).returncode != 0  # noqa: S603
 

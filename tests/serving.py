@@ -4,6 +4,7 @@ import base64
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -163,12 +164,20 @@ def own_database(engine: str, folder: Path) -> Iterator[dict[str, str]]:
 
 
 @functools.cache
-def _collected_static() -> Path:
-    """Collected once for all servers of this process: it takes longer than to start one."""
-    folder = Path(tempfile.mkdtemp(dir=os.environ.get("SENDWATCH_TEST_FILES")))
-    command = [sys.executable, "manage.py", "collectstatic", "--noinput", "-v", "0"]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"DATA_DIR": str(folder)}, check=True)
-    return folder / "static"
+def _prepared(command: str) -> Path:
+    """A data folder in which a management command ran: once for all servers of this process."""
+    folder = tempfile.mkdtemp(dir=os.environ.get("SENDWATCH_TEST_FILES"))
+    subprocess.run(
+        [sys.executable, "manage.py", command, "--no-input", "-v", "0"],
+        cwd=ROOT, env=_clean_environment() | {"DATA_DIR": folder}, check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return Path(folder)
+
+
+def _clean_environment() -> dict[str, str]:
+    kept_out = ("WEBHOOK_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "PYTEST")
+    return {name: text for name, text in os.environ.items() if not name.startswith(kept_out)}
 
 
 @contextlib.contextmanager
@@ -176,18 +185,15 @@ def running(kind: str, engine: str, folder: Path, **settings: str) -> Iterator[S
     """A migrated, running server: kind "daphne" or "uvicorn", engine "sqlite" or "postgresql"."""
     folder.mkdir(parents=True, exist_ok=True)
     signer = Signer()
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("WEBHOOK_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "PYTEST"))
-    }
+    own = {"DATA_DIR": str(folder), "WEBHOOK_ED25519_KEYS": signer.public_pem}
     with own_database(engine, folder) as database:
-        env = (
-            clean | database | {"DATA_DIR": str(folder), "WEBHOOK_ED25519_KEYS": signer.public_pem}
-        )
+        env = _clean_environment() | database | own
         server = Server(kind, env | settings, signer, free_port())
-        server.manage("migrate", "-v", "0")
-        (folder / "static").symlink_to(_collected_static())
+        if engine == "sqlite":
+            shutil.copy(_prepared("migrate") / "sendwatch.sqlite3", folder)
+        else:
+            server.manage("migrate", "-v", "0")
+        (folder / "static").symlink_to(_prepared("collectstatic") / "static")
         server.start()
         try:
             yield server

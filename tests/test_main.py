@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SKIPPING = "import pytest\ndef test_a(): pytest.skip('no such thing here')\ndef test_b(): pass\n"
+MIXED = """
+import os, pytest
+def test_a(): pytest.skip('no such thing here')
+def test_b(): assert not {'DEBUG', 'WEBHOOK_APP_ID'} & set(os.environ)  # settings of the shell
+"""
 SKIPPED_MODULE = "import pytest\npytest.importorskip('no_such_module')\n"
-PASSING = "def test_a(): pass\n"
 
 
 def run_tests(folder: Path, text: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +26,16 @@ def run_tests(folder: Path, text: str, **variables: str) -> subprocess.Completed
         "TEST_REDIS_URL": "redis://127.0.0.1:1/0",
         "CI": "",
     }
-    command = [sys.executable, "-m", "tests", "-n0", "--rootdir", str(ROOT), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests",
+        "-n0",
+        "--dist=no",
+        "--rootdir",
+        str(ROOT),
+        str(folder),
+    ]
     return subprocess.run(
         [*command, "-c", str(ROOT / "pyproject.toml")],
         cwd=ROOT, env=kept | nowhere | variables,
@@ -31,35 +43,23 @@ def run_tests(folder: Path, text: str, **variables: str) -> subprocess.Completed
     )  # fmt: skip
 
 
-def test_missing_engines_are_named_and_the_rest_is_run(tmp_path: Path) -> None:
-    done = run_tests(tmp_path, PASSING)
+def test_what_is_missing_is_named_and_the_rest_is_run(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, MIXED, DEBUG="maybe", WEBHOOK_APP_ID="x")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert "1 passed, 1 skipped" in done.stdout
+    assert "no such thing here" in done.stdout
     assert "because PostgreSQL does not answer at 127.0.0.1" in done.stdout
     assert "because Redis does not answer at 127.0.0.1" in done.stdout
 
 
 def test_under_ci_a_missing_engine_is_a_failure(tmp_path: Path) -> None:
-    done = run_tests(tmp_path, PASSING, CI="true")
-    assert done.returncode == 1
+    done = run_tests(tmp_path, "def test_a(): pass\n", CI="true")
     assert "1 passed" in done.stdout
+    assert done.returncode == 1
 
 
-def test_a_skipped_test_is_named_with_its_reason(tmp_path: Path) -> None:
-    done = run_tests(tmp_path, SKIPPING)
-    assert done.returncode == 0
-    assert "1 passed, 1 skipped" in done.stdout
-    assert "no such thing here" in done.stdout
-
-
-@pytest.mark.parametrize("text", [SKIPPING, SKIPPED_MODULE])
-def test_under_ci_a_skipped_test_is_a_failure(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(("text", "failed"), [(MIXED, "1 failed"), (SKIPPED_MODULE, "1 error")])
+def test_under_ci_a_skipped_test_is_a_failure(tmp_path: Path, text: str, failed: str) -> None:
     done = run_tests(tmp_path, text, CI="true")
     assert "skipped, which CI does not allow" in done.stdout
-    assert "1 failed" in done.stdout or "1 error" in done.stdout
-
-
-def test_settings_of_the_shell_do_not_reach_the_tests(tmp_path: Path) -> None:
-    text = "import os\ndef test_a(): assert not {'DEBUG', 'WEBHOOK_APP_ID'} & set(os.environ)\n"
-    done = run_tests(tmp_path, text, DEBUG="maybe", WEBHOOK_APP_ID="x")
-    assert done.returncode == 0, done.stdout
+    assert failed in done.stdout

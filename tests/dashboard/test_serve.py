@@ -20,7 +20,6 @@ import websockets
 
 from tests.serving import ROOT, WEBHOOK, Server, running
 
-pytestmark = pytest.mark.both_engines
 EVENT = {"type": "LCEmailStats", "locationId": "loc", "webhookPayload": {"event": "delivered"}}
 
 
@@ -135,6 +134,7 @@ def server(engine: str, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.both_engines
 def test_sockets_are_sent_away_with_1012(server: Server) -> None:
     async def watch() -> int:
         token = server.token()
