@@ -5,6 +5,7 @@ go to pytest: ``make test ARGS="-k edge"``.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,10 @@ def _run(engine: str, variables: dict[str, str], arguments: list[str]) -> bool:
     with tempfile.TemporaryDirectory(prefix="sendwatch-tests-") as folder:
         command = [sys.executable, "-m", "pytest", *SPREAD, *arguments]
         environment = clean | variables | {"DATA_DIR": folder}
-        return subprocess.run(command, env=environment, check=False).returncode != 0  # noqa: S603
+        code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+    if code < 0:
+        print(f"pytest did not come to its end: {signal.strsignal(-code)}")
+    return code != 0
 
 
 def _probe_postgresql() -> str:
