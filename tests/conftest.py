@@ -44,8 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
     django_settings.DATA_DIR = files
     django_settings.STATIC_ROOT = files / "static"
     django_settings.STATIC_ROOT.mkdir(exist_ok=True)
-    if django_settings.EMBEDDED:
-        django_settings.DATABASES["default"]["TEST"]["NAME"] = str(files / "test.sqlite3")
+    # Of this run alone, so that two runs on one machine do not drop each other's.
+    name = str(files / "test.sqlite3") if django_settings.EMBEDDED else f"test_{files.name}"
+    django_settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = name
     # Accounts are many in tests, and their passwords no secrets.
     django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # Names without hashes: nothing is collected for tests. `serve --prepare` tests the others.

@@ -87,6 +87,9 @@ def under_load(server: Server, seconds: float, end: Any) -> list[Load]:
     for load in loads:
         load.start()
     time.sleep(seconds)
+    patience = time.monotonic() + 20  # on a busy machine the answers come slowly
+    while sum(len(load.answered) for load in loads) <= 60 and time.monotonic() < patience:
+        time.sleep(0.1)
     end()
     for load in loads:
         load.stopped.set()
