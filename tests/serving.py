@@ -194,8 +194,9 @@ def running(kind: str, engine: str, folder: Path, **settings: str) -> Iterator[S
         else:
             server.manage("migrate", "-v", "0")
         (folder / "static").symlink_to(_prepared("collectstatic") / "static")
-        server.start()
         try:
+            server.start()
             yield server
         finally:
-            server.stop()
+            if server.process:  # also one that did not come to answer in time
+                server.stop()
