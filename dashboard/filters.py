@@ -181,10 +181,6 @@ class Filter:
         replaced = set() if excluded else {Term(name, value) for value in self.values(name)}
         return self._of({*self.terms} - replaced | {term})
 
-    def plus(self, name: str, value: str) -> Self:
-        """Widened by one more value of a name."""
-        return self._of([*self.terms, Term(name, _read_value(name, value))])
-
     def without(self, name: str, value: str | None = None) -> Self:
         """Without the terms of a name, or only without those of one of its values."""
         if name in TIME_NAMES:

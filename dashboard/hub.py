@@ -166,10 +166,6 @@ class Hub:
         for stream in self._all_streams():
             stream.wake()
 
-    def reopen(self) -> None:
-        """Take sockets again, after ``close``."""
-        self._closing = False
-
     @property
     def sockets(self) -> int:
         """How many sockets follow a stream."""

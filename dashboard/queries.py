@@ -19,7 +19,7 @@ from dashboard.charts import Minute
 from dashboard.filters import Filter, FilterError, campaign_ids, class_word, flag_words, value_ids
 from dashboard.rates import SORTS, Counts, in_order, summed
 from ingest.fold import contribution, load_facts
-from ingest.models import Delivery, Event, HourlyCount, Location, LocationHour, MinuteCount
+from ingest.models import Delivery, Event, HourlyCount, Location, LocationHour, MinuteCount, tag_ids
 from ingest.normalize import Detail
 from ingest.vocabulary import MEASURES, NONE_KEY, Category, Dimension, EventKind, Flag, Outcome
 
@@ -219,11 +219,6 @@ def names_of(ids: Collection[int]) -> dict[int, Named]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT id, text, label FROM ingest_value WHERE id IN ({found})")  # noqa: S608
         return {pk: Named(text, label) for pk, text, label in cursor.fetchall()}
-
-
-def tag_ids(tags: str) -> list[int]:
-    """The value ids in a delivery's ``tags`` column: ``",12,45,"`` → ``[12, 45]``."""
-    return [int(pk) for pk in tags.split(",") if pk]
 
 
 def tag_texts(tags: str, named: Mapping[int, Named]) -> tuple[str, ...]:

@@ -19,9 +19,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from ingest.management.commands.create_source import webhook_url
-from ingest.models import Delivery, Event, KeptWebhook, Location, Source, Value
+from ingest.models import Delivery, Event, KeptWebhook, Location, Source, Value, tag_ids
 from ingest.normalize import Detail, decode
-from ingest.record import payload_of, tag_ids
+from ingest.record import payload_of
 from ingest.vocabulary import Dimension, EventKind, Flag
 
 COUNTED = 10_000  # rows of a list; beyond that it says no more than "more"

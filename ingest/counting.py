@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from django.db import connection, transaction
 
 from ingest.fold import contribution
-from ingest.models import Delivery, HourlyCount, Location, LocationHour, MinuteCount, Value
-from ingest.record import tag_ids
+from ingest.models import Delivery, HourlyCount, Location, LocationHour, MinuteCount, Value, tag_ids
 from ingest.retention import oldest_minute
 from ingest.statements import aware_utc
 from ingest.vocabulary import MEASURES, Dimension

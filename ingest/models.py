@@ -149,6 +149,11 @@ class Delivery(models.Model):
         return f"{self.recipient} <{self.message_id}>"
 
 
+def tag_ids(tags: str) -> list[int]:
+    """The value ids in a delivery's ``tags`` column: ``",12,45,"`` → ``[12, 45]``."""
+    return [int(pk) for pk in tags.split(",") if pk]
+
+
 class Event(models.Model):
     """An immutable fact about one delivery. Its id is the cursor: ids commit in their order."""
 

@@ -21,7 +21,7 @@ import msgspec
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from ingest import fold, metrics, payloads, publish
-from ingest.models import Event, KeptWebhook, Location, Value
+from ingest.models import Event, KeptWebhook, Location, Value, tag_ids
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
 from ingest.retention import oldest_minute, prune_minutes
 from ingest.statements import Raced, Sql, aware_utc, statements
@@ -101,6 +101,9 @@ class _Ids:
         companies |= {event.location_ref: event.company_ref for event in events}
         self._prepare_locations(companies)
         wanted = {value for event in events for value in _values_of(event)}
+        self._make_values(sql, wanted)
+
+    def _make_values(self, sql: Sql, wanted: set[tuple[int, str]]) -> None:
         missing = sorted(value for value in wanted if value not in self._values)
         if not missing:
             return
@@ -227,11 +230,6 @@ class _Counts:
     ) -> list[tuple[tuple[int, ...], list[int]]]:
         """What really changed, in key order."""
         return sorted((key, counts) for key, counts in table.items() if any(counts))
-
-
-def tag_ids(tags: str) -> list[int]:
-    """The value ids in a delivery's ``tags`` column: ``",12,45,"`` → ``[12, 45]``."""
-    return [int(tag) for tag in tags.split(",") if tag]
 
 
 @dataclass(slots=True)
@@ -550,11 +548,6 @@ class Recorder:
         """Wait until everything taken is answered. False if that took longer than the timeout."""
         with self._wake:
             return self._wake.wait_for(lambda: not self._queue and not self._writing, timeout)
-
-    def reopen(self) -> None:
-        """Take work again, after ``close``."""
-        with self._wake:
-            self._closed = False
 
     def _run(self) -> None:
         while taken := self._take():

@@ -22,11 +22,6 @@ from ingest.vocabulary import MEASURES
 type DeliveryKey = tuple[int, str, str]
 type EventKey = tuple[int, bytes]
 
-# What of a stored delivery the recorder needs: its facts, and what it was counted as.
-STORED_COLUMNS = (
-    "id", "location_id", "message_id", "recipient", "facts",
-    "outcome", "flags", "bounce_class", "hour", "campaign_id", "tags",
-)  # fmt: skip
 STATE_COLUMNS = (
     "sent_at", "outcome", "flags", "bounce_class", "category", "code",
     "campaign_id", "step", "provider_id", "domain_id", "sending_domain_id", "tags", "facts",
@@ -193,8 +188,11 @@ class Postgres:
     def read(
         self, deliveries: Sequence[DeliveryKey], events: Sequence[EventKey]
     ) -> tuple[list[tuple[Any, ...]], dict[EventKey, int]]:
-        """The stored deliveries of these keys (rows of STORED_COLUMNS), locked in key order;
-        then, which of these events are stored, with their content digests.
+        """The stored deliveries of these keys, locked in key order; then, which of these events
+        are stored, with their content digests.
+
+        A delivery's row: id, location id, message id, recipient, facts, and what it was counted
+        as: outcome, flags, class, hour since 1970, campaign id, tags.
         """
         keys = [(location, key.hex()) for location, key in events]
         with self.together():
@@ -333,8 +331,8 @@ class Sqlite:
     def read(
         self, deliveries: Sequence[DeliveryKey], events: Sequence[EventKey]
     ) -> tuple[list[tuple[Any, ...]], dict[EventKey, int]]:
-        """The stored deliveries of these keys (rows of STORED_COLUMNS); and which of these events
-        are stored, with their content digests.
+        """The stored deliveries of these keys, and which of these events are stored, with their
+        content digests: see ``Postgres.read``.
         """
         known = {}
         with connection.wrap_database_errors:

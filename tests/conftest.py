@@ -4,7 +4,7 @@ import base64
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings as django_settings
+
+from tests.serving import Server, running
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 FILES_VARIABLE = "SENDWATCH_TEST_FILES"
@@ -104,6 +106,15 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
 def engine() -> str:
     """The database that this run tests with: "sqlite" or "postgresql"."""
     return "sqlite" if django_settings.EMBEDDED else "postgresql"
+
+
+@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine: str
+) -> Iterator[Server]:
+    """A real server of each kind, with a database of its own that a module's tests share."""
+    with running(request.param, engine, tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -14,7 +14,16 @@ from bench.plain import write as plain
 from bench.requests import Requests, make_requests
 from bench.servers import Prelude
 from ingest import counting, demo, record
-from ingest.models import Delivery, Event, HourlyCount, Location, LocationHour, MinuteCount, Value
+from ingest.models import (
+    Delivery,
+    Event,
+    HourlyCount,
+    Location,
+    LocationHour,
+    MinuteCount,
+    Value,
+    tag_ids,
+)
 from ingest.record import Item, item_from_body, payload_of, write_batch
 from ingest.vocabulary import MEASURES
 
@@ -118,7 +127,7 @@ def _tables() -> dict[str, set[tuple[Any, ...]]]:
     """All columns of all tables, with names in place of the ids that each writer gives itself."""
     values = {row.pk: (row.dimension, row.text) for row in Value.objects.all()}
     tags = {
-        row.pk: tuple(sorted(values[tag] for tag in record.tag_ids(row.tags)))
+        row.pk: tuple(sorted(values[tag] for tag in tag_ids(row.tags)))
         for row in Delivery.objects.all()
     }
     delivery = _columns(Delivery, "location__ref", "campaign__text", "provider__text")

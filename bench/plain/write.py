@@ -20,10 +20,11 @@ from ingest.models import (
     LocationHour,
     MinuteCount,
     Value,
+    tag_ids,
 )
 from ingest.normalize import NormalizedEvent
 from ingest.payloads import pack
-from ingest.record import Item, domain_of, tag_ids
+from ingest.record import Item, domain_of
 from ingest.retention import oldest_minute
 from ingest.statements import aware_utc
 from ingest.vocabulary import MEASURES, Dimension

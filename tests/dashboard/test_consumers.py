@@ -2,27 +2,20 @@
 
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+import redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.serving import Server, free_port, running
+from ingest import publish
+from tests.serving import Server, free_port
 
 pytestmark = pytest.mark.both_engines
 _count = iter(range(10**9))
-
-
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine: str
-) -> Iterator[Server]:
-    with running(request.param, engine, tmp_path_factory.mktemp("sockets")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +258,15 @@ def test_a_socket_hears_of_what_another_process_has_stored(server: Server, token
             assert time.monotonic() - began < 2
     finally:
         other.stop()
+
+
+@pytest.mark.postgresql_only
+def test_the_bell_rings_on_the_layer_and_says_nothing_else(server: Server) -> None:
+    with redis.Redis.from_url(server.env["REDIS_URL"]) as client, client.pubsub() as layer:
+        layer.psubscribe("sendwatch*")
+        assert layer.get_message(timeout=5)
+        sent = send(server)
+        heard = layer.get_message(timeout=5)
+    assert heard is not None
+    assert publish.GROUP.encode() in heard["channel"]
+    assert sent.encode() not in heard["data"]

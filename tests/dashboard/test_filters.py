@@ -198,7 +198,6 @@ def test_links_narrow_widen_and_drop() -> None:
     assert filter.with_("tag", "b") == read("tag=b&tag=-z&range=24h")
     assert filter.with_("tag", "-b") == read("tag=\\-b&tag=-z&range=24h")
     assert filter.with_("tag", "b", excluded=True) == read("tag=a&tag=-b&tag=-z&range=24h")
-    assert filter.plus("tag", "b") == read("tag=a&tag=b&tag=-z&range=24h")
     assert filter.without("tag") == read("range=24h")
     assert filter.without("tag", "z") == read("tag=a&range=24h")
     assert filter.with_("range", "7d") == read("tag=a&tag=-z&range=7d")

@@ -17,7 +17,7 @@ from dashboard.filters import Filter, FilterError, parse
 from dashboard.rates import Counts, summed
 from ingest import fold, record
 from ingest.fold import contribution
-from ingest.models import Delivery, Event, Location, MinuteCount, Value
+from ingest.models import Delivery, Event, Location, MinuteCount, Value, tag_ids
 from ingest.normalize import Detail
 from ingest.vocabulary import Category, EventKind, Flag, Outcome
 from tests.dashboard import rows
@@ -222,7 +222,7 @@ def counted_by_hand(filter: Filter, rights: Rights, by: str) -> dict[str, Counts
         local = delivery.sent_at.astimezone(filter.zone)
         keys = {
             "location": [delivery.location.ref],
-            "tag": [texts[pk] for pk in queries.tag_ids(delivery.tags)] or ["(none)"],
+            "tag": [texts[pk] for pk in tag_ids(delivery.tags)] or ["(none)"],
             "hour": [local.replace(minute=0, second=0, microsecond=0).isoformat()],
             "day": [local.date().isoformat()],
         }

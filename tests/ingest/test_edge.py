@@ -3,7 +3,6 @@
 import json
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,14 +12,6 @@ from tests.serving import WEBHOOK, Server, running
 
 pytestmark = pytest.mark.both_engines
 LOCATION = "ve9EPM428h8vShlRW1KT"
-
-
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine: str
-) -> Iterator[Server]:
-    with running(request.param, engine, tmp_path_factory.mktemp("edge")) as server:
-        yield server
 
 
 _count = iter(range(10**9))
