@@ -76,12 +76,14 @@ class _Ids:
     def __init__(self) -> None:
         self._locations: dict[str, int] = {}
         self._companies: dict[str, str] = {}
+        self._named: set[str] = set()
         self._values: dict[tuple[int, str], int] = {}
 
     def clear(self) -> None:
         """Forget everything: another database is behind the connection."""
         self._locations.clear()
         self._companies.clear()
+        self._named.clear()
         self._values.clear()
 
     def location(self, ref: str) -> int:
@@ -102,6 +104,7 @@ class _Ids:
         self._prepare_locations(companies)
         wanted = {value for event in events for value in _values_of(event)}
         self._make_values(sql, wanted)
+        self._name_campaigns(events)
 
     def _make_values(self, sql: Sql, wanted: set[tuple[int, str]]) -> None:
         missing = sorted(value for value in wanted if value not in self._values)
@@ -109,6 +112,7 @@ class _Ids:
             return
         if len(self._values) > self._most:
             self._values.clear()
+            self._named.clear()
             missing = sorted(wanted)
         with sql.unsynced():
             Value.objects.bulk_create(
@@ -116,6 +120,16 @@ class _Ids:
                 ignore_conflicts=True,
             )
         self.learn(missing)
+
+    def _name_campaigns(self, events: Iterable[NormalizedEvent]) -> None:
+        """Keep the name that a payload gives its campaign, unless it has one by now."""
+        for event in events:
+            if event.campaign_name and event.campaign not in self._named:
+                unnamed = Value.objects.filter(
+                    dimension=Dimension.CAMPAIGN, text=event.campaign, label=""
+                )
+                unnamed.update(label=event.campaign_name)
+                self._named.add(event.campaign)
 
     def _prepare_locations(self, companies: dict[str, str]) -> None:
         companies.pop("", None)

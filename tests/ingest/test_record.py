@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, transaction
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest import counting, record
-from ingest.models import Delivery, Event, HourlyCount, KeptWebhook, Location, LocationHour
+from ingest.models import Delivery, Event, HourlyCount, KeptWebhook, Location, LocationHour, Value
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood
 from ingest.record import Busy, Item, Recorder, write_batch, write_safely
 from ingest.vocabulary import MEASURES
@@ -135,6 +136,15 @@ def test_an_old_delivery_is_understood_by_a_process_that_has_just_started() -> N
     write(event("opened", 60))
     assert Delivery.objects.get().provider.text == "Gmail"
     no_differences()
+
+
+@pytest.mark.django_db
+def test_a_campaign_takes_its_name_from_whatever_event_first_says_it() -> None:
+    spring: dict[str, Any] = {"campaign_rank": 1, "campaign": "5"}
+    write(event("accepted", **spring))
+    write(event("delivered", 9, **spring, campaign_name="Spring sale"))
+    write(event("opened", 60, **spring, campaign_name="Another"))
+    assert Value.objects.get(text="5").label == "Spring sale"
 
 
 @pytest.mark.django_db
