@@ -83,7 +83,7 @@ def _rights(request: HttpRequest) -> Rights | None:
     return rights_of(request.user)
 
 
-def _asked(
+def asked(
     request: HttpRequest, *page: str, default_range: str | None = None
 ) -> tuple[Filter, dict[str, str]]:
     """The filter, and the parameters of the page by their names, each given at most once."""
@@ -98,7 +98,8 @@ def _asked(
     return filter, own
 
 
-def _number(own: dict[str, str], name: str, *, default: int, low: int, high: int) -> int:
+def number(own: dict[str, str], name: str, *, default: int, low: int, high: int) -> int:
+    """A parameter of the page as a number. Raises ``FilterError`` for anything else."""
     text = own.get(name)
     if text is None:
         return default
@@ -115,30 +116,15 @@ def _next(request: HttpRequest, filter: Filter, **page: object) -> str:
 
 
 @api_view
-def rates(request: HttpRequest, rights: Rights) -> HttpResponse:
-    """``/api/rates/?by=…``: counts and rates, in all and by location, campaign, tag and others."""
-    filter, own = _asked(request, "by", "limit", "sort", default_range="24h")
-    table = queries.rates(
-        filter,
-        rights,
-        by=own.get("by", "location"),
-        limit=_number(own, "limit", default=ROWS_LIMIT, low=1, high=queries.MAX_ROWS),
-        sort=own.get("sort", ""),
-        now=filter.now,
-    )
-    return Json(table.as_json())
-
-
-@api_view
 def events(request: HttpRequest, rights: Rights) -> HttpResponse:
     """``/api/events/?after=<cursor>``: events in the order of their cursors.
 
     ``next`` may lead past a stretch without matches; it is null at the newest event, whose
     ``cursor`` is the ``after`` to come back with. 410 where what followed is no longer kept.
     """
-    filter, own = _asked(request, "after", "limit")
-    after = _number(own, "after", default=0, low=0, high=2**63 - 1)
-    limit = _number(own, "limit", default=EVENTS_LIMIT, low=1, high=MAX_ROWS)
+    filter, own = asked(request, "after", "limit")
+    after = number(own, "after", default=0, low=0, high=2**63 - 1)
+    limit = number(own, "limit", default=EVENTS_LIMIT, low=1, high=MAX_ROWS)
     if queries.is_pruned(after):
         oldest = queries.oldest_cursor()
         sentence = f"Events before cursor {oldest} are no longer kept."
@@ -157,8 +143,8 @@ def events(request: HttpRequest, rights: Rights) -> HttpResponse:
 @api_view
 def deliveries(request: HttpRequest, rights: Rights) -> HttpResponse:
     """``/api/deliveries/``: deliveries, the newest by their sending first."""
-    filter, own = _asked(request, "before", "limit")
-    limit = _number(own, "limit", default=ROWS_LIMIT, low=1, high=MAX_ROWS)
+    filter, own = asked(request, "before", "limit")
+    limit = number(own, "limit", default=ROWS_LIMIT, low=1, high=MAX_ROWS)
     page = queries.deliveries_page(filter, rights, before=own.get("before", ""), limit=limit)
     more = {"before": page.before} | ({"limit": limit} if "limit" in own else {})
     return Json(

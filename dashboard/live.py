@@ -13,11 +13,12 @@ from django.db.models import Sum
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
 
-from dashboard import queries
+from dashboard import queries, rate_tables
 from dashboard.access import Rights, restrict
 from dashboard.charts import Minute, minute_chart
 from dashboard.filters import Filter, campaign_ids, value_ids
-from dashboard.queries import REST_KEY, EventRow
+from dashboard.queries import EventRow
+from dashboard.rate_tables import REST_KEY
 from dashboard.rates import Counts
 from ingest.models import Delivery, Event, HourlyCount, MinuteCount
 from ingest.vocabulary import FAILURES, NONE_KEY, Dimension, EventKind
@@ -133,7 +134,7 @@ def regions(
     """
     tables, totals = {}, None
     for kind in TABLES[view]:
-        found = queries.rates(filter, rights, by=kind.by, limit=TABLE_ROWS, sort=sort, now=now)
+        found = rate_tables.rates(filter, rights, by=kind.by, limit=TABLE_ROWS, sort=sort, now=now)
         totals = totals or found.total
         rows = [_row(kind, filter, key, label, counts) for key, label, counts in found.rows]
         tables[kind.id] = Table(kind.id, kind.title, kind.head, _note(kind, len(rows)), rows)
