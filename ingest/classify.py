@@ -1,218 +1,551 @@
-"""A refusal's category and class: the provider's own codes first, then words, then SMTP codes.
+"""Why a mail was refused: ordered rules over the receiver's words first, then SMTP codes.
 
-Pure. The tables hold facts of RFC 3463, 5248, 7372, 7505 and of providers' published lists.
-Words come before codes because 550 and 5.7.1 stand for anything, and 5.2.1 is a disabled
-mailbox to some and a busy one to others.
+Pure. The rules and tables are data, in ``rules.toml``: facts of RFC 3463, 5248, 7372, 7505 and
+of providers' published lists. Words come before codes because 550 and 5.7.1 stand for anything,
+and 5.2.1 is a disabled mailbox to some and a busy one to others.
 """
 
+import importlib
+import math
 import re
-from functools import lru_cache
+import tomllib
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
-from ingest.normalize import NormalizedEvent
+import msgspec
+
+from ingest.fingerprint import codes, plain
+from ingest.normalize import Detail, NormalizedEvent
 from ingest.vocabulary import FAILURES, BounceClass, Category, EventKind
 
-_CLASSES = {
-    Category.NONE: BounceClass.NONE,
-    Category.INVALID_RECIPIENT: BounceClass.HARD,
-    Category.INACTIVE_MAILBOX: BounceClass.HARD,
-    # Hard only for a domain that is not there or takes no mail: see ``_class``.
-    Category.DNS_ROUTING: BounceClass.SOFT,
-    Category.MAILBOX_FULL: BounceClass.SOFT,
-    Category.RATE_LIMITED: BounceClass.SOFT,
-    Category.GREYLISTED: BounceClass.SOFT,
-    Category.CONNECTION: BounceClass.SOFT,
-    Category.SERVER_ERROR: BounceClass.SOFT,
-    Category.MESSAGE_TOO_LARGE: BounceClass.SOFT,
-    Category.SPAM_CONTENT: BounceClass.BLOCK,
-    Category.REPUTATION_BLOCK: BounceClass.BLOCK,
-    Category.AUTHENTICATION: BounceClass.BLOCK,
-    Category.POLICY: BounceClass.BLOCK,
-    Category.TLS: BounceClass.SOFT,
-    Category.PROTOCOL_ERROR: BounceClass.SOFT,
-    Category.SUPPRESSED: BounceClass.SUPPRESSED,
-    Category.UNCLASSIFIED: BounceClass.UNDETERMINED,
-}
-
-# Codes that Mailgun makes itself: no receiver said anything.
-_MAILGUN_CODES = {
-    498: Category.DNS_ROUTING,
-    499: Category.CONNECTION,
-    680: Category.CONNECTION,
-}
-# Reasons that say it all, and those that stand only if the receiver's words say nothing.
-_REASONS = {"greylisted": Category.GREYLISTED}
-_WEAK_REASONS = {
-    "espblock": Category.REPUTATION_BLOCK,
-    "blacklisted": Category.REPUTATION_BLOCK,
-    "old": Category.CONNECTION,
-}
-
-# In lower case, as the text then is. The first that matches decides, so the particular stands
-# before the general: a mailbox that is "unavailable" because of an IP's reputation is a block,
-# a "blocked" account is an inactive one.
-_WORDS: tuple[tuple[Category, str], ...] = (
-    # A blocklist that refuses to answer the receiver's resolver lists nobody.
-    (Category.SERVER_ERROR, r"open resolver|127\.255\.255\.25"),
-    (Category.GREYLISTED, r"gr[ea]y-?list"),
-    (
-        Category.MAILBOX_FULL,
-        r"over ?quota|quota (?:exceeded|full|limit)|exceed\w* (?:\w+ )?(?:quota|storage)"
-        r"|(?:mailbox|inbox|storage|disk) (?:is )?(?:almost )?full|out of storage"
-        r"|insufficient (?:system )?storage|not enough storage",
-    ),
-    (
-        Category.INACTIVE_MAILBOX,
-        r"(?:account|mailbox|user|recipient|address)[^.]{0,40}\b(?:is|been|was|currently)? ?"
-        r"(?:disabled|deactivated|inactive|suspended|frozen|expired|locked)"
-        r"|(?:inactive|disabled|suspended|expired) (?:account|mailbox|user|recipient)"
-        r"|account (?:is|has been) blocked|no longer (?:active|in use)",
-    ),
-    (
-        Category.RATE_LIMITED,
-        r"too many (?:messages|connections|recipients|emails|mails|concurrent|sessions|requests)"
-        r"|rate[ -]?limit|throttl|receiving mail (?:too quickly|at a rate)|unusual rate"
-        r"|sending (?:mail )?too fast|rate of (?:unsolicited|mail)|try again later.{0,20}limit",
-    ),
-    (
-        Category.AUTHENTICATION,
-        r"\b(?:dmarc|dkim|spf|ptr|fcrdns)\b|unauthenticated|reverse (?:dns|lookup)|rdns"
-        r"|sender verif\w+ failed|domain of sender|sender (?:address )?rejected: domain"
-        r"|authentication (?:checks? )?(?:failed|required by)",
-    ),
-    (
-        Category.REPUTATION_BLOCK,
-        r"reputation|black-?list|block-?list|block list|spamhaus|barracudacentral|spamcop|sorbs"
-        r"|cloudmark|\bs3140\b|\bs3150\b|\btss0\d|banned sending ip|poor history"
-        r"|(?:ip|ip address|host|network)[^\n]{0,60}?\b(?:is|been|was) (?:banned|blocked|listed)",
-    ),
-    (
-        Category.SPAM_CONTENT,
-        r"\bspam|unsolicited|virus|phish|malware|malicious|message content"
-        r"|content (?:rejected|denied)|bulk mail|prohibited attachment|nature of the content"
-        r"|looks like junk",
-    ),
-    (
-        Category.INVALID_RECIPIENT,
-        r"(?:user|mailbox|recipient|account|address|alias)[^\n]{0,80}?\b"
-        r"(?:unknown|not (?:be )?found|doesn'?t exist|does not exist|not exist|invalid|unrouteable)"
-        r"|(?:unknown|no such|invalid|non-?existent) (?:\w+ )?"
-        r"(?:user|mailbox|recipient|account|address)"
-        r"|(?:recipient|address) (?:address )?rejected: (?:user|undeliverable|access denied)"
-        r"|as\(201806281\)|no mailbox (?:here|by that name)|doesn'?t have an? .{0,40}account"
-        r"|mailbox unavailable|mailbox not available|not a valid (?:mailbox|user|recipient)"
-        r"|address no longer|bad destination mailbox",
-    ),
-    (
-        Category.MESSAGE_TOO_LARGE,
-        r"message (?:is )?too (?:large|big)|message size|size limit|exceeds .{0,20}size",
-    ),
-    (Category.TLS, r"starttls|tls (?:is )?required|requires? tls|must use tls|encryption required"),
-    (
-        Category.DNS_ROUTING,
-        r"relay(?:ing)? (?:access )?(?:denied|not (?:permitted|allowed))|unable to relay|nxdomain"
-        r"|(?:domain|host)[^.]{0,30} (?:not found|does not exist|doesn'?t exist)|null ?mx"
-        r"|no mx\b|does not accept mail|mail loop|too many hops|unrouteable",
-    ),
-    (
-        Category.CONNECTION,
-        r"timed? ?out|connection (?:refused|reset|lost|closed|dropped)|could not connect"
-        r"|unable to connect|network is unreachable|no route to host",
-    ),
+SCOPES = frozenset(
+    ("recipient", "recipient_domain", "sending_domain", "ip_pool", "content", "message")
+    + ("receiver", "")
 )
-_COMPILED = tuple((category, re.compile(pattern)) for category, pattern in _WORDS)
-# Links name blocklists and "spam" pages whatever the refusal is about.
-_LINK = re.compile(r"https?://\S+|www\.\S+")
+FIXERS = frozenset(("client_list", "client_dns", "content", "highlevel", "receiver", "wait", ""))
+_KINDS = {"temporary": EventKind.DEFERRED, "permanent": EventKind.BOUNCED}
 
-# RFC 3463 subject and detail, whatever the class; providers' own three-digit details with them.
-_ENHANCED: dict[str, Category] = {
-    **dict.fromkeys(("1.0", "1.1", "1.3", "1.6"), Category.INVALID_RECIPIENT),
-    **dict.fromkeys(("1.2", "1.10", "4.4", "4.6"), Category.DNS_ROUTING),
-    **dict.fromkeys(("1.8", "7.20", "7.21", "7.22", "7.23", "7.24"), Category.AUTHENTICATION),
-    **dict.fromkeys(("7.25", "7.26", "7.27", "7.29"), Category.AUTHENTICATION),
-    **dict.fromkeys(("7.509", "7.515"), Category.AUTHENTICATION),
-    **dict.fromkeys(("2.0", "2.1", "7.13"), Category.INACTIVE_MAILBOX),
-    **dict.fromkeys(("2.2",), Category.MAILBOX_FULL),
-    **dict.fromkeys(("2.3", "3.4"), Category.MESSAGE_TOO_LARGE),
-    **dict.fromkeys(("1.4", "2.4", "3.0", "3.1", "3.2", "3.5", "4.3"), Category.SERVER_ERROR),
-    **dict.fromkeys(("4.0", "4.1", "4.2", "4.7"), Category.CONNECTION),
-    **dict.fromkeys(("4.5", "5.3", "7.28", "2.121", "2.122"), Category.RATE_LIMITED),
-    **dict.fromkeys(("7.651", "7.652"), Category.RATE_LIMITED),
-    **dict.fromkeys(("7.0", "7.1", "7.2", "7.8", "7.9", "7.12"), Category.POLICY),
-    **dict.fromkeys(("7.124", "7.129", "7.133", "7.134", "7.135", "7.136"), Category.POLICY),
-    **dict.fromkeys(("7.10", "7.11", "7.30", "4.317"), Category.TLS),
-    **dict.fromkeys(("7.321", "7.322", "7.323", "7.324", "7.325"), Category.TLS),
-    **dict.fromkeys(("7.511", "7.650"), Category.REPUTATION_BLOCK),
-    **dict.fromkeys((f"7.{detail}" for detail in range(606, 650)), Category.REPUTATION_BLOCK),
-    **dict.fromkeys(("1.7", "7.512"), Category.PROTOCOL_ERROR),
-    **dict.fromkeys((f"5.{detail}" for detail in (0, 1, 2, 4, 5, 6)), Category.PROTOCOL_ERROR),
-    **dict.fromkeys((f"6.{detail}" for detail in range(11)), Category.PROTOCOL_ERROR),
-}
+# What HighLevel counts as a refusal by the provider, see ``Classification.hl``.
+_COUNTED = frozenset((Category.REPUTATION_BLOCK, Category.SPAM_CONTENT, Category.AUTHENTICATION))
+_TOO_OLD = 602  # Mailgun's code for retries used up
 
-# Basic codes say little: 450, 550 and 554 are left to the words and the enhanced code.
-_BASIC: dict[int, Category] = {
-    421: Category.SERVER_ERROR,
-    451: Category.SERVER_ERROR,
-    452: Category.SERVER_ERROR,
-    **dict.fromkeys((500, 501, 502, 503, 504, 555), Category.PROTOCOL_ERROR),
-    **dict.fromkeys((521, 556), Category.DNS_ROUTING),
-    523: Category.MESSAGE_TOO_LARGE,
-    **dict.fromkeys((551, 553), Category.INVALID_RECIPIENT),
-    552: Category.MAILBOX_FULL,
-    602: Category.CONNECTION,
-}
 
-_NO_SUCH_DOMAIN = re.compile(
-    r"nxdomain|null ?mx|does not accept mail"
-    r"|(?:domain|host)[^.]{0,30} (?:not found|does not exist|doesn'?t exist)",
-    re.IGNORECASE,
-)
-_NO_SUCH_DOMAIN_CODES = frozenset({"1.2", "1.10"})
+class RuleError(ValueError):
+    """A rule that cannot be used, with the reason in one sentence."""
+
+
+class Classification(NamedTuple):
+    """Why a mail was refused, by which rule, and who can do something about it."""
+
+    category: Category = Category.NONE
+    bounce_class: BounceClass = BounceClass.NONE
+    rule: str = ""  # the rule that decided; "" where nothing failed
+    scope: str = ""  # what is refused: one of SCOPES
+    fix_by: str = ""  # whom to call: one of FIXERS
+    hl: int = 0  # HighLevel's ESP blocks: 2 counted for sure, 1 perhaps, 0 not
+    expired: bool = False  # the retries are used up; the category is the last reply's
+
+
+_NOTHING = Classification()
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply that a rule is there for: what the rule is tested with."""
+
+    kind: EventKind
+    detail: Detail
+    provider: str = ""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """Conditions, all of which must hold, and what a refusal is that meets them."""
+
+    id: str
+    category: Category
+    bounce_class: BounceClass
+    scope: str
+    fix_by: str
+    means: str = ""
+    do: str = ""
+    highlevel: str = ""  # HighLevel's own name for it
+    examples: tuple[Example, ...] = ()
+    text: str = ""  # a pattern for the plain words (``fingerprint.plain``)
+    not_text: str = ""
+    provider: tuple[str, ...] = ()  # lower case
+    mx: tuple[str, ...] = ()  # suffixes of whole labels
+    code: tuple[int, ...] = ()
+    enhanced: tuple[str, ...] = ()  # "5.7.1", or "7.1" for every class
+    reason: tuple[str, ...] = ()
+    kind: EventKind | None = None
+
+
+class Rules:
+    """Ordered rules, compiled, and the tables of codes for what none of them catches."""
+
+    def __init__(self, tables: "_Tables", extra: Sequence[Rule] = ()) -> None:
+        self._tables = tables
+        self._rules = (*extra, *tables.rules)
+        self._by_id = _by_id([*self._rules, *tables.last, *tables.fallbacks.values()])
+        self._finder = _Finder(self._rules)
+        self._last = _Finder(tables.last)
+        self._suffixes = tuple({suffix for rule in self._rules for suffix in rule.mx})
+        self._decide = lru_cache(maxsize=4096)(self._search)
+
+    @classmethod
+    @cache
+    def built_in(cls) -> "Rules":
+        """The rules of ``rules.toml``."""
+        text = Path(__file__).with_name("rules.toml").read_text(encoding="utf-8")
+        return cls(_Tables(tomllib.loads(text)))
+
+    def with_first(self, extra: Sequence[Rule]) -> "Rules":
+        """The built-in rules behind others, which decide first. Raises ``RuleError``."""
+        for rule in extra:
+            _check(rule)
+        rules = Rules(self._tables, extra)
+        for rule in extra:
+            rules.try_examples(rule)
+        return rules
+
+    def read(self, entry: Mapping[str, Any]) -> Rule:
+        """A rule from the words that ``rules.toml`` uses. Raises ``RuleError``."""
+        return self._tables.read(entry)
+
+    def explain(self, rule: str) -> Rule:
+        """The rule of that id, or what a table's entry stands for. Raises ``KeyError``."""
+        return self._by_id[rule]
+
+    def default(self, category: Category) -> Rule:
+        """What a category means where nothing particular is known."""
+        return self._tables.defaults[category]
+
+    def __iter__(self) -> Iterator[Rule]:
+        yield from self._rules
+        yield from self._tables.last
+
+    def try_examples(self, rule: Rule) -> None:
+        """Raise ``RuleError`` unless the rule catches each of its examples."""
+        if not rule.examples:
+            raise RuleError(f"Rule {rule.id!r} has no example.")
+        for example in rule.examples:
+            caught = self.decide(example.kind, example.detail, example.provider)
+            if caught is not rule:
+                raise RuleError(
+                    f"Rule {rule.id!r}: {caught.id!r} catches its example"
+                    f" {example.detail.message[:80]!r} first."
+                )
+
+    def decide(self, kind: EventKind, detail: Detail, provider: str) -> Rule:
+        """The rule, or the entry of a table, that says why a mail was refused."""
+        if kind is EventKind.SUPPRESSED:
+            return self._tables.suppressed(detail.code)
+        words = plain(detail.message)
+        if (described := plain(detail.description)) and described not in words:
+            words = f"{words} | {described}"
+        code, enhanced = codes(words)
+        mx = detail.mx.lower().rstrip(".")
+        return self._decide(
+            _Said(
+                words=words,
+                provider=provider.lower(),
+                mx=next((suffix for suffix in self._suffixes if _ends(mx, suffix)), ""),
+                code=detail.code or code or 0,
+                enhanced=detail.enhanced or enhanced,
+                reason=detail.reason.strip().lower(),
+                kind=kind,
+            )
+        )
+
+    def _search(self, said: "_Said") -> Rule:
+        return (
+            self._finder.first(said)
+            or self._tables.by_enhanced(said.enhanced)
+            or self._last.first(said)
+            or self._tables.by_basic(said.code)
+        )
+
+
+def _by_id(rules: Iterable[Rule]) -> dict[str, Rule]:
+    named: dict[str, Rule] = {}
+    for rule in rules:
+        if named.setdefault(rule.id, rule) is not rule:
+            raise RuleError(f"Two rules have the id {rule.id!r}.")
+    return named
+
+
+def _ends(host: str, suffix: str) -> bool:
+    return host == suffix or host.endswith(f".{suffix}")
+
+
+class _Said(NamedTuple):
+    """All that rules ask of a failure."""
+
+    words: str
+    provider: str
+    mx: str
+    code: int
+    enhanced: str
+    reason: str
+    kind: EventKind
+
+
+class _Finder:
+    """The first of some rules that holds.
+
+    A rule's pattern is tried only on words in which three letters are found that every match
+    has: of some two hundred rules a handful is left.
+    """
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._compiled = [_Compiled(rule) for rule in rules]
+        self._always: set[int] = set()
+        self._by_gram: dict[str, list[int]] = defaultdict(list)
+        for number, compiled in enumerate(self._compiled):
+            if not compiled.needles:
+                self._always.add(number)
+            for gram in {needle[:_GRAM] for needle in compiled.needles}:
+                self._by_gram[gram].append(number)
+
+    def first(self, said: _Said) -> Rule | None:
+        words = said.words
+        numbers = set(self._always)
+        grams = {words[at : at + _GRAM] for at in range(len(words) - _GRAM + 1)}
+        for gram in grams & self._by_gram.keys():
+            numbers.update(self._by_gram[gram])
+        for number in sorted(numbers):
+            if self._compiled[number].holds(said):
+                return self._compiled[number].rule
+        return None
+
+
+class _Compiled:
+    """A rule with its patterns ready to be searched with."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self._search = re.compile(rule.text).search if rule.text else None
+        self._not = re.compile(rule.not_text).search if rule.not_text else None
+        self.needles = _needles(_parse(rule.text)) if rule.text else frozenset()
+
+    def holds(self, said: _Said) -> bool:
+        rule = self.rule
+        return (
+            (rule.kind is None or rule.kind is said.kind)
+            and (not rule.provider or said.provider in rule.provider)
+            and (not rule.code or said.code in rule.code)
+            and (not rule.enhanced or _one_of(said.enhanced, rule.enhanced))
+            and (not rule.reason or said.reason in rule.reason)
+            and (not rule.mx or said.mx in rule.mx)
+            and (self._search is None or self._search(said.words) is not None)
+            and (self._not is None or self._not(said.words) is None)
+        )
+
+
+def _one_of(enhanced: str, wanted: tuple[str, ...]) -> bool:
+    return enhanced in wanted or enhanced[2:] in wanted
+
+
+# --- Patterns -------------------------------------------------------------------------------
+
+_sre: Any = importlib.import_module("re._parser")  # the standard library's own reader of patterns
+_GRAM = 3
+_MOST_WAYS = 6000
+_MOST_REPEATS = 120
+
+
+def _parse(pattern: str) -> Any:
+    return _sre.parse(pattern)
+
+
+def _needles(tree: Any) -> frozenset[str]:
+    """Strings of which each match of a pattern has one, as long as can be; empty if unknown."""
+    best: frozenset[str] = frozenset()
+    run = ""
+    for operation, argument in [*tree, (None, None)]:
+        if operation is _sre.LITERAL:
+            run += chr(argument)
+            continue
+        best, run = max(best, _worth(run), key=_shortest), ""
+        best = max(best, _inner_needles(operation, argument), key=_shortest)
+    return best
+
+
+def _worth(literal: str) -> frozenset[str]:
+    return frozenset((literal,)) if len(literal) >= _GRAM else frozenset()
+
+
+def _shortest(needles: frozenset[str]) -> int:
+    return min(map(len, needles), default=0)
+
+
+def _inner_needles(operation: Any, argument: Any) -> frozenset[str]:
+    if operation is _sre.SUBPATTERN:
+        return _needles(argument[-1])
+    if operation in (_sre.MAX_REPEAT, _sre.MIN_REPEAT) and argument[0] > 0:
+        return _needles(argument[2])
+    if operation is _sre.BRANCH:
+        found = [_needles(branch) for branch in argument[1]]
+        return frozenset().union(*found) if all(found) else frozenset()
+    return frozenset()
+
+
+def _check(rule: Rule) -> None:
+    """Raise ``RuleError`` for patterns that could take long, or never match."""
+    for pattern in filter(None, (rule.text, rule.not_text)):
+        try:
+            tree = _parse(pattern)
+        except re.error as error:
+            raise RuleError(f"Rule {rule.id!r}: {pattern!r} is no pattern: {error}.") from None
+        try:
+            ways = _ways(tree)
+        except RuleError as error:
+            raise RuleError(f"Rule {rule.id!r}: {pattern!r} {error}.") from None
+        if ways > _MOST_WAYS:
+            raise RuleError(
+                f"Rule {rule.id!r}: {pattern!r} may take long: at one place it can be tried in"
+                f" {ways:,} ways, more than {_MOST_WAYS:,}."
+            )
+
+
+def _ways(tree: Any) -> int:
+    """In how many ways a pattern can be tried at one place of a text, at most."""
+    return math.prod(_ways_of(operation, argument) for operation, argument in tree)
+
+
+def _ways_of(operation: Any, argument: Any) -> int:
+    if operation in (_sre.LITERAL, _sre.NOT_LITERAL):
+        if chr(argument) != chr(argument).lower():
+            raise RuleError("has a capital letter, but is compared with words in lower case")
+        return 1
+    if operation in (_sre.IN, _sre.ANY, _sre.AT):
+        return 1
+    if operation is _sre.SUBPATTERN:
+        return _ways(argument[-1])
+    if operation is _sre.BRANCH:
+        return sum(map(_ways, argument[1]))
+    if operation in (_sre.MAX_REPEAT, _sre.MIN_REPEAT):
+        return _ways_of_repeat(*argument)
+    raise RuleError("looks around or back, which is not allowed here")
+
+
+def _ways_of_repeat(least: int, most: int, tree: Any) -> int:
+    if most > _MOST_REPEATS:
+        raise RuleError(f"repeats without a limit; write {{0,60}}, at most {{0,{_MOST_REPEATS}}}")
+    inner = _ways(tree)
+    if inner == 1:
+        return int(most - least + 1)
+    return int(sum(inner**times for times in range(least, most + 1)))
+
+
+# --- What the file says ---------------------------------------------------------------------
+
+
+class _Tables:
+    """``rules.toml``: categories, groups of providers, rules, and codes for all other replies."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._groups: dict[str, list[str]] = data["providers"]
+        self.defaults: dict[Category, Rule] = {}
+        for word, entry in data["category"].items():
+            category = Category[word.upper()]
+            self.defaults[category] = _default(category, entry)
+        self.fallbacks: dict[str, Rule] = {}
+        self._enhanced = self._table("enhanced", data["enhanced"])
+        self._basic = self._table("basic", data["basic"])
+        self._suppressed = self._table("suppressed", data["suppressed"])
+        self._unclassified = self._fallback("unclassified", Category.UNCLASSIFIED)
+        self.rules = [self.read(entry) for entry in data["rule"]]
+        self.last = [self.read(entry) for entry in data["last"]]
+
+    def by_enhanced(self, enhanced: str) -> Rule | None:
+        return self._enhanced.get(enhanced[2:])
+
+    def by_basic(self, code: int) -> Rule:
+        return self._basic.get(str(code), self._unclassified)
+
+    def suppressed(self, code: int | None) -> Rule:
+        return self._suppressed.get(str(code)) or self._suppressed["0"]
+
+    def read(self, entry: Mapping[str, Any]) -> Rule:
+        """A rule from its words. Raises ``RuleError`` for what is unknown or missing."""
+        name = str(entry.get("id", ""))
+        try:
+            words = msgspec.convert(entry, _Entry)
+        except msgspec.ValidationError as error:
+            raise RuleError(f"Rule {name!r}: {error}.") from None
+        try:
+            return self._read(words)
+        except RuleError as error:
+            raise RuleError(f"Rule {name!r}: {error}.") from None
+
+    def _read(self, words: "_Entry") -> Rule:
+        category = _member(Category, words.category, "category")
+        if category not in self.defaults:
+            raise RuleError(f"no refusal is of the category {words.category!r}")
+        default = self.defaults[category]
+        if words.phrase and words.text:
+            raise RuleError("give a phrase or a pattern, not both")
+        rule = Rule(
+            id=words.id,
+            category=category,
+            bounce_class=_member(BounceClass, words.bounce_class, "class")
+            if words.bounce_class
+            else default.bounce_class,
+            scope=_known(words.scope, SCOPES, "scope") or default.scope,
+            fix_by=_known(words.fix_by, FIXERS, "fix_by") or default.fix_by,
+            means=words.means or default.means,
+            do=words.do or default.do,
+            highlevel=words.highlevel or default.highlevel,
+            text=re.escape(plain(words.phrase)) if words.phrase else words.text,
+            not_text=words.not_text,
+            provider=tuple(self._providers(words.provider)),
+            mx=tuple(suffix.lower().strip(".") for suffix in words.mx),
+            code=tuple(words.code),
+            enhanced=tuple(words.enhanced),
+            reason=tuple(reason.lower() for reason in words.reason),
+            kind=_KINDS[_known(words.kind, _KINDS, "kind")] if words.kind else None,
+        )
+        if not any((rule.text, rule.provider, rule.mx, rule.code, rule.enhanced, rule.reason)):
+            raise RuleError("it has no condition")
+        examples = tuple(_example(example, rule) for example in words.examples)
+        return msgspec.structs.replace(rule, examples=examples)
+
+    def _providers(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            yield from self._groups.get(name.lower(), (name.lower(),))
+
+    def _table(self, kind: str, table: Mapping[str, list[str]]) -> dict[str, Rule]:
+        """Each code's stand-in for a rule, from a table of the codes of each category."""
+        found: dict[str, Rule] = {}
+        for word, spans in table.items():
+            for code in chain.from_iterable(map(_span, spans)):
+                found[code] = self._fallback(f"{kind}-{code}", Category[word.upper()])
+        return found
+
+    def _fallback(self, rule: str, category: Category) -> Rule:
+        self.fallbacks[rule] = msgspec.structs.replace(self.defaults[category], id=rule)
+        return self.fallbacks[rule]
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A rule as the file, or an operator, writes it."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    category: str
+    bounce_class: str = ""
+    scope: str = ""
+    fix_by: str = ""
+    means: str = ""
+    do: str = ""
+    highlevel: str = ""
+    examples: list[str | dict[str, Any]] = []
+    text: str = ""
+    phrase: str = ""
+    not_text: str = ""
+    provider: list[str] = []
+    mx: list[str] = []
+    code: list[int] = []
+    enhanced: list[str] = []
+    reason: list[str] = []
+    kind: str = ""
+
+
+def _default(category: Category, entry: Mapping[str, str]) -> Rule:
+    return Rule(
+        id=category.word,
+        category=category,
+        bounce_class=BounceClass[entry["bounce_class"].upper()],
+        scope=_known(entry["scope"], SCOPES, "scope"),
+        fix_by=_known(entry["fix_by"], FIXERS, "fix_by"),
+        means=entry["means"],
+        do=entry["do"],
+        highlevel=entry["highlevel"],
+    )
+
+
+def _span(codes: str) -> Iterator[str]:
+    """Each code of "7.606-649", or the code itself."""
+    first, _, last = codes.partition("-")
+    subject, dot, detail = first.rpartition(".")
+    for number in range(int(detail), int(last or detail) + 1):
+        yield f"{subject}{dot}{number}"
+
+
+def _member[T: (Category, BounceClass)](words: type[T], word: str, what: str) -> T:
+    if word.upper() not in words.__members__:
+        raise RuleError(f"there is no {what} {word!r}")
+    return words[word.upper()]
+
+
+def _known(word: str, known: Container[str], what: str) -> str:
+    if word not in known:
+        raise RuleError(f"there is no {what} {word!r}")
+    return word
+
+
+def _example(entry: str | Mapping[str, Any], rule: Rule) -> Example:
+    """An example with what its rule asks for beside the words, unless it says so itself."""
+    given: Mapping[str, Any] = {"text": entry} if isinstance(entry, str) else entry
+    code, enhanced = codes(plain(given["text"]))
+    code = given.get("code", code or next(iter(rule.code), None))
+    temporary = (code or 500) < 500
+    detail = Detail(
+        message=given["text"],
+        code=code,
+        enhanced=given.get("enhanced", enhanced),
+        mx=given.get("mx", next(iter(rule.mx), "")),
+        reason=given.get("reason", next(iter(rule.reason), "")),
+    )
+    kind = rule.kind or (EventKind.DEFERRED if temporary else EventKind.BOUNCED)
+    provider = given.get("provider", next(iter(rule.provider), ""))
+    return Example(kind=kind, detail=detail, provider=provider)
+
+
+BUILT_IN = Rules.built_in()
 
 
 def class_of(category: Category) -> BounceClass:
     """The class that a category has where nothing particular is known of the refusal."""
-    return _CLASSES[category]
+    if category is Category.NONE:
+        return BounceClass.NONE
+    return BUILT_IN.default(category).bounce_class
 
 
-def classify(event: NormalizedEvent) -> tuple[Category, BounceClass]:
-    """Why an event's mail was refused; (NONE, NONE) unless it is a failure."""
-    if event.kind not in FAILURES:
-        return Category.NONE, BounceClass.NONE
-    if event.kind is EventKind.SUPPRESSED:
-        return Category.SUPPRESSED, BounceClass.SUPPRESSED
-    category = _category(event)
-    return category, _class(event, category)
+def classify_failure(
+    kind: EventKind, detail: Detail, provider: str, rules: Rules = BUILT_IN
+) -> Classification:
+    """Why a mail was refused, by whom it can be helped; empty unless it is a failure.
 
-
-def _category(event: NormalizedEvent) -> Category:
-    detail = event.detail
+    A class of its own that a rule gives is of permanent failures: a deferral has its category's.
+    """
+    if kind not in FAILURES:
+        return _NOTHING
+    rule = rules.decide(kind, detail, provider)
+    permanent = kind is not EventKind.DEFERRED
     reason = detail.reason.strip().lower()
-    return (
-        _REASONS.get(reason)
-        or _MAILGUN_CODES.get(detail.code or 0)
-        or _by_words(f"{detail.message}\n{detail.description}")
-        or _ENHANCED.get(detail.enhanced[2:])
-        or _WEAK_REASONS.get(reason)
-        or _BASIC.get(detail.code or 0)
-        or Category.UNCLASSIFIED
+    return Classification(
+        category=rule.category,
+        bounce_class=rule.bounce_class if permanent else class_of(rule.category),
+        rule=rule.id,
+        scope=rule.scope,
+        fix_by=rule.fix_by,
+        hl=_counted(rule, reason),
+        expired=reason == "old" or detail.code == _TOO_OLD,
     )
 
 
-@lru_cache(maxsize=1024)
-def _by_words(text: str) -> Category | None:
-    if text.isspace():
-        return None
-    text = _LINK.sub(" ", text.lower())
-    return next((category for category, words in _COMPILED if words.search(text)), None)
+def _counted(rule: Rule, reason: str) -> int:
+    """How HighLevel's count of blocks sees it, see ``Classification.hl``."""
+    if rule.category in _COUNTED or reason == "espblock":
+        return 1 if rule.scope == "receiver" else 2
+    return 1 if rule.category is Category.POLICY else 0
 
 
-def _class(event: NormalizedEvent, category: Category) -> BounceClass:
-    if category is Category.DNS_ROUTING and event.kind is EventKind.BOUNCED:
-        detail = event.detail
-        if (
-            detail.enhanced[2:] in _NO_SUCH_DOMAIN_CODES
-            or detail.code == 556
-            or _NO_SUCH_DOMAIN.search(f"{detail.message}\n{detail.description}")
-        ):
-            return BounceClass.HARD
-    return class_of(category)
+def classify(event: NormalizedEvent) -> tuple[Category, BounceClass]:
+    """Category and class of an event's failure; (NONE, NONE) unless it is one."""
+    found = classify_failure(event.kind, event.detail, event.provider)
+    return found.category, found.bounce_class

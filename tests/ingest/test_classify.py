@@ -1,11 +1,9 @@
 """Classifying: real-looking replies, the provider's own codes, and who wins where they differ."""
 
-import re
 from typing import Any
 
 import pytest
 
-from ingest import classify as module
 from ingest.classify import class_of, classify
 from ingest.normalize import Detail, NormalizedEvent
 from ingest.vocabulary import FAILURES, BounceClass, Category, EventKind
@@ -147,7 +145,5 @@ def test_every_category_has_a_class() -> None:
 
 
 def test_long_texts_are_quick() -> None:
-    # Bounded repetition only: no reply can hold the recorder up.
-    assert not re.search(r"\.[*+]", "".join(words for _, words in module._WORDS))
     event = failure(message="user account mailbox address " * 70, description="a" * 2000)
     assert classify(event)[0] is Category.UNCLASSIFIED
