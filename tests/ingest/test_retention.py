@@ -1,9 +1,12 @@
 """Retention: what is old goes in bounded steps, and nothing else."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
 import pytest
 
-from ingest.models import Location, MinuteCount
-from ingest.retention import MINUTES_KEPT, STEP, prune_minutes
+from ingest.models import Horizon, Location, MinuteCount
+from ingest.retention import HORIZON_AGE, MINUTES_KEPT, STEP, Kept, horizon, prune_minutes
 
 NOW_MINUTE = 29_833_333
 NOW = NOW_MINUTE * 60_000_000
@@ -32,3 +35,44 @@ def test_a_long_absence_is_caught_up_in_steps() -> None:
     while prune_minutes(now=NOW):
         pass
     assert MinuteCount.objects.count() == 0
+
+
+@pytest.fixture(autouse=True)
+def _know_nothing() -> Iterator[None]:
+    horizon.clear()
+    yield
+    horizon.clear()
+
+
+@pytest.mark.django_db
+def test_without_a_row_nothing_has_gone() -> None:
+    assert horizon(NOW) == Kept(0, 0, 0, 0, 0)
+
+
+@pytest.mark.django_db
+def test_the_horizon_is_read_at_most_once_a_second(
+    django_assert_num_queries: Callable[[int], AbstractContextManager[object]],
+) -> None:
+    assert horizon(NOW).deliveries_hour == 0
+    Horizon.objects.create(deliveries_hour=7, events_cursor=6, events_hour=5, days_hour=4)
+    with django_assert_num_queries(0):
+        assert horizon(NOW + HORIZON_AGE - 1).deliveries_hour == 0
+    with django_assert_num_queries(1):
+        assert horizon(NOW + HORIZON_AGE) == Kept(7, 6, 5, 0, 4)
+    with django_assert_num_queries(0):
+        assert horizon(NOW + HORIZON_AGE + 1).events_cursor == 6
+
+
+@pytest.mark.django_db
+def test_a_clock_that_was_put_back_does_not_hold_the_horizon() -> None:
+    assert horizon(NOW).deliveries_hour == 0
+    Horizon.objects.create(deliveries_hour=7)
+    assert horizon(NOW - 3_600_000_000).deliveries_hour == 7
+
+
+@pytest.mark.django_db
+def test_a_cleared_horizon_is_read_again() -> None:
+    assert horizon(NOW).deliveries_hour == 0
+    Horizon.objects.create(deliveries_hour=7)
+    horizon.clear()
+    assert horizon(NOW).deliveries_hour == 7
