@@ -1,14 +1,20 @@
 """Deliveries and events put straight into the tables, for tests of what reads them."""
 
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
+from hashlib import blake2b
 
 import msgspec
 
-from ingest.models import Delivery, Event, Location, Value
+from ingest.counted import write_ways
+from ingest.models import CountedValue, Delivery, Event, Location, Reason, Value
 from ingest.normalize import Detail
-from ingest.vocabulary import Category, Dimension, EventKind, Outcome
+from ingest.vocabulary import ROLLED_UP, BounceClass, Category, Dimension, EventKind, Outcome
 
 NOW = datetime(2026, 11, 22, 10, 30, tzinfo=UTC)
+
+type Named = tuple[Dimension, str]
+"""A value by its dimension and text."""
 
 
 def location(ref: str = "loc", company: str = "") -> Location:
@@ -21,6 +27,25 @@ def value(dimension: Dimension, text: str) -> Value:
     return Value.objects.get_or_create(dimension=dimension, text=text)[0]
 
 
+def reason(
+    text: str = "550 5.1.1 no such user",
+    *,
+    category: Category = Category.INVALID_RECIPIENT,
+    bounce_class: BounceClass = BounceClass.HARD,
+) -> Reason:
+    """The reason with this text, made if need be."""
+    defaults = {"text": text, "category": category, "bounce_class": bounce_class}
+    digest = blake2b(text.encode(), digest_size=8).digest()
+    return Reason.objects.get_or_create(digest=digest, defaults=defaults)[0]
+
+
+def counted_apart(where: Location, values: Iterable[Value]) -> None:
+    """Record that these values are counted apart in a location, where counters are kept."""
+    for found in values:
+        if found.text and found.dimension in ROLLED_UP:
+            CountedValue.objects.get_or_create(location=where, value=found)
+
+
 def delivery(
     number: int = 1,
     *,
@@ -30,30 +55,61 @@ def delivery(
     message_id: str = "",
     tags: tuple[str, ...] = (),
     campaign: str = "",
+    step: str = "",
     provider: str = "",
     sending_domain: str = "",
+    ip: str = "",
+    pool: str = "",
+    mx: str = "",
+    tried: Iterable[Named] = (),
+    deferred_at: Iterable[Named] = (),
+    deferred_as: Iterable[Category] = (),
+    capped: Collection[str] = (),
     outcome: Outcome = Outcome.DELIVERED,
     category: Category = Category.NONE,
     sent_at: datetime = NOW,
     **columns: object,
 ) -> Delivery:
-    """One stored delivery, told apart by its number."""
+    """One stored delivery, told apart by its number.
+
+    ``ip``, ``pool`` and ``mx`` are where it was decided, ``tried`` the others that tried too,
+    ``deferred_at`` where temporary failures came from (needed only where that is not just where
+    it was decided), ``deferred_as`` their categories. Values that are not ``capped`` are counted
+    apart.
+    """
+    where = location(location_ref, company)
     recipient = recipient or f"r{number}@example.com"
-    tag_ids = sorted(value(Dimension.TAG, tag).pk for tag in tags)
+    one_each = {
+        "campaign": value(Dimension.CAMPAIGN, campaign),
+        "step": value(Dimension.STEP, step),
+        "provider": value(Dimension.PROVIDER, provider),
+        "domain": value(Dimension.DOMAIN, recipient.rpartition("@")[2]),
+        "sending_domain": value(Dimension.SENDING_DOMAIN, sending_domain),
+        "ip": value(Dimension.IP, ip),
+        "pool": value(Dimension.POOL, pool),
+        "mx": value(Dimension.MX, mx),
+    }
+    tagged = [value(Dimension.TAG, tag) for tag in tags]
+    elsewhere = [value(*named) for named in tried]
+    deferring = [value(*named) for named in deferred_at]
+    found = {v.pk: v for v in (*one_each.values(), *tagged, *elsewhere, *deferring)}
+    counted_apart(where, (v for v in found.values() if v.text not in capped))
     return Delivery.objects.create(
-        location=location(location_ref, company),
+        location=where,
         message_id=message_id or f"m{number}@mail",
         recipient=recipient,
         sent_at=sent_at,
         outcome=outcome,
         category=category,
-        campaign=value(Dimension.CAMPAIGN, campaign),
-        provider=value(Dimension.PROVIDER, provider),
-        domain=value(Dimension.DOMAIN, recipient.rpartition("@")[2]),
-        sending_domain=value(Dimension.SENDING_DOMAIN, sending_domain),
-        tags="," + "".join(f"{pk}," for pk in tag_ids),
+        tags="," + "".join(f"{pk}," for pk in sorted(tag.pk for tag in tagged)),
+        ways=write_ways(_placed(elsewhere), _placed(deferring), deferred_as),
+        **one_each,
         **columns,
     )
+
+
+def _placed(values: Iterable[Value]) -> list[tuple[Dimension, int]]:
+    return [(Dimension(found.dimension), found.pk) for found in values]
 
 
 def event(
@@ -64,17 +120,22 @@ def event(
     location_ref: str = "loc",
     code: int | None = None,
     detail: Detail | None = None,
+    provider: str = "",
+    **columns: object,
 ) -> Event:
-    """One stored event, of a delivery or of a location only."""
+    """One stored event, of a delivery or of a location only. Its key begins with its hour."""
     moment = occurred_at or (of.sent_at if of else NOW)
+    hour = int(moment.timestamp()) // 3600
     return Event.objects.create(
         location=of.location if of else location(location_ref),
         delivery=of,
-        key=(Event.objects.count() + 1).to_bytes(16),
+        key=hour.to_bytes(4) + (Event.objects.count() + 1).to_bytes(12),
         kind=kind,
         occurred_at=moment,
         received_at=NOW,
         code=code,
+        provider=value(Dimension.PROVIDER, provider),
         detail=msgspec.json.encode(detail or Detail()).decode(),
         content=0,
+        **columns,
     )
