@@ -2,38 +2,55 @@
 
 Of every row of counts holds:
 
-- ``sent = delivered + bounced + in_flight``, and ``settled = delivered + bounced``
+- ``sent = delivered + bounced + in_flight + moved``, and ``settled = delivered + bounced``;
+  ``moved`` is of rows by address, pool or MX only: sent there, and decided elsewhere
 - ``bounced = hard + soft + block + undetermined``
 - ``reached = delivered + late_bounced + recovered``: accepted by the receiving server at least once
+- ``late_bounced`` and ``recovered`` are of ``bounced``, ``inferred`` is of ``delivered``
 - complained, unsubscribed, opened and clicked are of ``reached``, ``deferred`` is of ``sent``,
-  so no rate exceeds 1
+  so no rate exceeds 1; ``opened_human <= opened``
+- ``visible_complained <= complained`` and ``visible_reached <= reached``, and the first is of the
+  second: both count only at the providers that are known to report complaints
+- ``block_low <= block_high <= sent``: what HighLevel may count as an ESP block, at the least and
+  at the most
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from math import sqrt
 from operator import attrgetter
+from types import MappingProxyType
 
 Z = 1.959963984540054  # 95 %, two-sided
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share with Wilson's 95 % interval; all three are ``None`` when the denominator is 0."""
+    """A share with Wilson's 95 % interval; all three are ``None`` when the denominator is 0.
+
+    Mail fails in bursts, not one by one: ``phi`` (1 or more, ``judging.dispersion``) says how many
+    mails speak as one. It widens the interval; the value stays what was counted.
+    """
 
     numerator: int
     denominator: int
     value: float | None
     low: float | None
     high: float | None
+    phi: float = 1.0
 
     @classmethod
-    def of(cls, numerator: int, denominator: int) -> "Rate":
-        """``numerator ÷ denominator``."""
+    def of(cls, numerator: int, denominator: int, phi: float = 1.0) -> "Rate":
+        """``numerator ÷ denominator``; the interval is that of both divided by ``phi``."""
         if denominator <= 0:
-            return cls(numerator, denominator, None, None, None)
-        low, high = wilson(numerator, denominator)
-        return cls(numerator, denominator, numerator / denominator, low, high)
+            return cls(numerator, denominator, None, None, None, phi)
+        low, high = wilson(numerator / phi, denominator / phi)
+        return cls(numerator, denominator, numerator / denominator, low, high, phi)
+
+    @property
+    def widened(self) -> float:
+        """How many times as wide the interval is as that of independent mails: ``√phi``."""
+        return round(sqrt(self.phi), 3)
 
     def as_json(self) -> dict[str, float | int | None]:
         """The contract's rate."""
@@ -43,11 +60,15 @@ class Rate:
             "high": self.high,
             "numerator": self.numerator,
             "denominator": self.denominator,
+            "widened": self.widened,
         }
 
 
-def wilson(x: int, n: int, z: float = Z) -> tuple[float, float]:
-    """Wilson's score interval of ``x`` of ``n``, within 0 and 1. ``n`` is above 0."""
+def wilson(x: float, n: float, z: float = Z) -> tuple[float, float]:
+    """Wilson's score interval of ``x`` of ``n``, within 0 and 1. ``n`` is above 0.
+
+    Neither needs to be whole: counts divided by a dispersion are not.
+    """
     p, zz = x / n, z * z
     center = (p + zz / (2 * n)) / (1 + zz / n)
     half = z * sqrt(max(0.0, p * (1 - p) / n + zz / (4 * n * n))) / (1 + zz / n)
@@ -81,6 +102,11 @@ class Counts:
     late_bounced: int = 0
     recovered: int = 0
     inferred: int = 0
+    visible_reached: int = 0
+    visible_complained: int = 0
+    block_low: int = 0
+    block_high: int = 0
+    moved: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return summed((self, other))
@@ -91,8 +117,8 @@ class Counts:
 
     @property
     def in_flight(self) -> int:
-        """Sent, and neither delivered nor bounced yet."""
-        return self.sent - self.delivered - self.bounced
+        """Sent, and neither delivered nor bounced yet, nor tried elsewhere since."""
+        return self.sent - self.delivered - self.bounced - self.moved
 
     @property
     def settled(self) -> int:
@@ -140,6 +166,16 @@ class Counts:
         return Rate.of(self.complained, self.reached)
 
     @property
+    def visible_complaint_rate(self) -> Rate:
+        """Complained ÷ reached, both at providers that are known to report complaints."""
+        return Rate.of(self.visible_complained, self.visible_reached)
+
+    @property
+    def blind_share(self) -> float | None:
+        """The share of the reached mail whose complaints nobody reports; ``None`` without mail."""
+        return 1 - self.visible_reached / self.reached if self.reached else None
+
+    @property
     def unsubscribe_rate(self) -> Rate:
         """Unsubscribed ÷ reached."""
         return Rate.of(self.unsubscribed, self.reached)
@@ -164,14 +200,44 @@ class Counts:
         """Deferred at least once ÷ sent."""
         return Rate.of(self.deferred, self.sent)
 
-    def as_json(self, whole: "Counts | None" = None) -> dict[str, object]:
-        """All counts and rates. With ``whole``, the rates divide by its denominators."""
+    @property
+    def hl(self) -> dict[str, Rate]:
+        """HighLevel's own rates, by the names in ``HL``.
+
+        What it counts is not published: bad addresses alone ÷ sent, or all that bounced or was
+        suppressed ÷ all that was tried; of the blocks the surest, or all that may be meant.
+        """
+        return {
+            "hard_low": Rate.of(self.hard, self.sent),
+            "hard_high": Rate.of(self.bounced + self.suppressed, self.sent + self.suppressed),
+            "block_low": Rate.of(self.block_low, self.sent),
+            "block_high": Rate.of(self.block_high, self.sent),
+            "bounce": Rate.of(self.bounced, self.sent),
+        }
+
+    def as_json(
+        self, whole: "Counts | None" = None, phis: Mapping[str, float] = MappingProxyType({})
+    ) -> dict[str, object]:
+        """All counts and rates. With ``whole``, the rates divide by its denominators.
+
+        ``phis`` has the dispersions by the names in ``RATES``; a rate without one counts as made
+        of independent mails. HighLevel's rates use that of the rate that they are a form of.
+        """
+        of = self if whole is None else whole
         row: dict[str, object] = {name: getattr(self, name) for name in COUNTS}
         for name in RATES:
-            rate: Rate = getattr(self, name)
-            if whole is not None:
-                rate = Rate.of(rate.numerator, getattr(whole, name).denominator)
-            row[name] = rate.as_json()
+            divided = Rate.of(
+                getattr(self, name).numerator, getattr(of, name).denominator, phis.get(name, 1.0)
+            )
+            row[name] = divided.as_json()
+        mine, base = self.hl, of.hl
+        row["hl"] = {
+            name: Rate.of(
+                mine[name].numerator, base[name].denominator, phis.get(form_of, 1.0)
+            ).as_json()
+            for name, form_of in HL.items()
+        }
+        row["blind_share"] = of.blind_share
         return row
 
 
@@ -186,12 +252,21 @@ RATES = (
     "soft_bounce_rate",
     "block_rate",
     "complaint_rate",
+    "visible_complaint_rate",
     "unsubscribe_rate",
     "open_rate",
     "human_open_rate",
     "click_rate",
     "deferral_rate",
 )
+# HighLevel's rates, each with the rate that it is a form of.
+HL = {
+    "hard_low": "hard_bounce_rate",
+    "hard_high": "hard_bounce_rate",
+    "block_low": "block_rate",
+    "block_high": "block_rate",
+    "bounce": "bounce_rate",
+}
 SORTS = (*COUNTS, *RATES, "key")
 
 

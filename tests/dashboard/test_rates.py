@@ -56,7 +56,7 @@ def test_each_rate_has_its_numerator_and_denominator(
 
 def test_a_rate_of_nothing_has_no_value() -> None:
     assert Rate.of(0, 0).as_json() == {
-        "value": None, "low": None, "high": None, "numerator": 0, "denominator": 0,
+        "value": None, "low": None, "high": None, "numerator": 0, "denominator": 0, "widened": 1.0,
     }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_counts_add_up() -> None:
 
 def test_rows_in_json_have_every_count_and_rate() -> None:
     row = Counts(sent=4, delivered=3, bounced=1).as_json()
-    assert set(row) == {*COUNTS, *RATES}
+    assert set(row) == {*COUNTS, *RATES, "hl", "blind_share"}
     assert row["settled"] == 4
     assert row["bounce_rate"]["value"] == 0.25  # type: ignore[index]
 
