@@ -1,23 +1,100 @@
-"""The counters, counted again from the deliveries: to compare with, or to put in their place.
+"""The counters, counted again from deliveries and events: to compare with, or to replace them.
 
-What a delivery counts for is a function of its stored columns, so this reads nothing else. It
-goes location by location, each in one transaction, so that what it compares is of one moment.
+What a delivery counts for is a function of its stored columns, so nothing is classified or parsed
+again. It goes location by location, each in one transaction, so that what it compares is of one
+moment; the rows of the whole fleet are then compared with the sums of the locations'. Hours
+before the horizon are frozen: what they were counted from is gone.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from django.db import connection, transaction
+import msgspec
+from django.db import connection, models, transaction
+from django.db.models import Sum
 
-from ingest.fold import contribution
-from ingest.models import Delivery, HourlyCount, Location, LocationHour, MinuteCount, Value, tag_ids
-from ingest.retention import oldest_minute
-from ingest.statements import aware_utc
-from ingest.vocabulary import MEASURES, Dimension
+from ingest import counted as counted_as
+from ingest.counted_values import decisions
+from ingest.models import (
+    CountedValue,
+    CountedValues,
+    Delivery,
+    EventHour,
+    HourlyCount,
+    Location,
+    LocationHour,
+    MinuteCount,
+    ReasonHour,
+    Value,
+)
+from ingest.normalize import Detail
+from ingest.retention import Kept, oldest_minute, read_horizon
+from ingest.statements import COUNTED_COLUMNS, aware_utc
+from ingest.vocabulary import FLEET, FLEET_LOCATION, MEASURES, OTHER_KEY, Dimension
 
-type Counted = dict[tuple[int, ...], tuple[int, ...]]
-"""Measures by key: (hour) · (dimension, hour, value) · (minute, kind) within a location."""
+HOUR = 3_600_000_000  # µs
+# An event may be dated a day ahead of its receipt: up to so many hours after the horizon of
+# receipt, events that counted may be gone.
+AHEAD = 25
+
+type Counts = dict[tuple[int, ...], tuple[int, ...]]
+"""Measures by key, within a location."""
+
+
+class _Table(NamedTuple):
+    """A counter table: its key beside the location, what it counts, and from where it is whole."""
+
+    name: str
+    model: type[models.Model]
+    key: tuple[str, ...]
+    counts: tuple[str, ...]
+    since: Callable[[Kept, int], int]  # (horizon, now) → the first hour or minute
+
+    @property
+    def time(self) -> str:
+        return "minute" if "minute" in self.key else "hour"
+
+    def rows(self, location_id: int, since: int) -> models.QuerySet[Any]:
+        """Its rows of a location (0: the fleet) from a time on."""
+        manager = self.model._default_manager
+        return manager.filter(location_id=location_id, **{f"{self.time}__gte": since})
+
+    def stored(self, location_id: int, since: int) -> Counts:
+        rows = self.rows(location_id, since).values_list(*self.key, *self.counts)
+        size = len(self.key)
+        return {row[:size]: row[size:] for row in rows.iterator(2_000) if any(row[size:])}
+
+
+def _deliveries_since(horizon: Kept, now: int) -> int:
+    return horizon.deliveries_hour
+
+
+def _events_since(horizon: Kept, now: int) -> int:
+    return horizon.events_hour + AHEAD if horizon.events_hour else 0
+
+
+def _minutes_since(horizon: Kept, now: int) -> int:
+    """The first minute whose count is surely whole: the window moved while it filled."""
+    return oldest_minute(now) + 2
+
+
+_HOURS = _Table("hour", LocationHour, ("hour",), MEASURES, _deliveries_since)
+_VALUES = _Table(
+    "value", HourlyCount, ("dimension", "hour", "value_id"), MEASURES, _deliveries_since
+)
+_EVENTS = _Table(
+    "event hour", EventHour, ("hour", "provider_id", "kind", "bounce_class"), ("events",),
+    _events_since,
+)  # fmt: skip
+_REASONS = _Table(
+    "reason hour", ReasonHour, ("hour", "reason_id", "provider_id", "pool_id", "kind"),
+    ("events",), _events_since,
+)  # fmt: skip
+_MINUTES = _Table("minute", MinuteCount, ("minute", "kind"), ("events",), _minutes_since)
+_TABLES = (_HOURS, _VALUES, _EVENTS, _REASONS, _MINUTES)
+_FLEET_TABLES = (_HOURS, _VALUES, _EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +104,49 @@ class Difference:
     table: str
     location: str
     key: tuple[int, ...]
+    names: tuple[str, ...]
     stored: tuple[int, ...]
     counted: tuple[int, ...]
 
     def __str__(self) -> str:
-        names = MEASURES if len(self.counted) == len(MEASURES) else ("events",)
         parts = [
             f"{name} is {stored}, counted {counted}"
-            for name, stored, counted in zip(names, self.stored, self.counted, strict=True)
+            for name, stored, counted in zip(self.names, self.stored, self.counted, strict=True)
             if stored != counted
         ]
         return f"{self.table} {self.location} {self.key}: {'; '.join(parts)}"
 
 
 def differences(*, now: int) -> Iterator[Difference]:
-    """Every counter that differs from counting the deliveries. ``now`` is in microseconds."""
+    """Every counter that differs from counting. ``now`` is in microseconds."""
     for location in Location.objects.order_by("id"):
         with transaction.atomic():
             _one_moment()
-            hours, values = _count_deliveries(location.pk)
-            minutes = _count_minutes(location.pk, now=now)
-            stored = _stored(location.pk, now=now)
-        for table, (is_now, should_be) in {
-            "hour": (stored[0], hours),
-            "value": (stored[1], values),
-            "minute": (stored[2], minutes),
-        }.items():
-            for key in sorted(is_now.keys() | should_be.keys()):
-                nothing = (0,) * (1 if table == "minute" else len(MEASURES))
-                was, counted = is_now.get(key, nothing), should_be.get(key, nothing)
-                if was != counted:
-                    yield Difference(table, location.ref, key, was, counted)
+            horizon = read_horizon()
+            pairs = [
+                (table, table.stored(location.pk, table.since(horizon, now)), counted)
+                for table, counted in _count(location.pk, horizon, now=now)
+            ]
+        for table, stored, counted in pairs:
+            yield from _compare(table, location.ref, stored, counted)
+    with transaction.atomic():
+        _one_moment()
+        horizon = read_horizon()
+        sums = [
+            (table, table.stored(FLEET_LOCATION, since), _summed(table, since))
+            for table in _FLEET_TABLES
+            for since in [table.since(horizon, now)]
+        ]
+    for table, stored, counted in sums:
+        yield from _compare(table, "(fleet)", stored, counted)
+
+
+def _compare(table: _Table, location: str, stored: Counts, counted: Counts) -> Iterator[Difference]:
+    nothing = (0,) * len(table.counts)
+    for key in sorted(stored.keys() | counted.keys()):
+        was, is_now = stored.get(key, nothing), counted.get(key, nothing)
+        if was != is_now:
+            yield Difference(table.name, location, key, table.counts, was, is_now)
 
 
 def rebuild(*, now: int) -> int:
@@ -69,10 +158,16 @@ def rebuild(*, now: int) -> int:
     for location in Location.objects.order_by("id"):
         with transaction.atomic():
             _hold_writers()
-            hours, values = _count_deliveries(location.pk)
-            _replace_counts(location.pk, hours, values)
-            _replace_minutes(location.pk, _count_minutes(location.pk, now=now))
+            horizon = read_horizon()
+            for table, counted in _count(location.pk, horizon, now=now):
+                _replace(table, location.pk, table.since(horizon, now), counted)
         done += 1
+    with transaction.atomic():
+        _hold_writers()
+        horizon = read_horizon()
+        for table in _FLEET_TABLES:
+            since = table.since(horizon, now)
+            _replace(table, FLEET_LOCATION, since, _summed(table, since))
     return done
 
 
@@ -86,116 +181,139 @@ def _one_moment() -> None:
 def _hold_writers() -> None:
     """Wait for writers that have begun to count, and let no other begin until we commit."""
     if connection.vendor == "postgresql":
+        tables = ", ".join(table.model._meta.db_table for table in _TABLES)
         with connection.cursor() as cursor:
-            cursor.execute(
-                "LOCK TABLE ingest_locationhour, ingest_hourlycount, ingest_minutecount "
-                "IN SHARE ROW EXCLUSIVE MODE"
-            )
+            cursor.execute(f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE")
 
 
-def _count_deliveries(location_id: int) -> tuple[Counted, Counted]:
-    hours: dict[tuple[int, ...], list[int]] = defaultdict(lambda: [0] * len(MEASURES))
-    values: dict[tuple[int, ...], list[int]] = defaultdict(lambda: [0] * len(MEASURES))
-    untagged = Value.objects.filter(dimension=Dimension.TAG, text="").values_list("id", flat=True)
-    no_tag = list(untagged)
-    rows = Delivery.objects.filter(location_id=location_id).values_list(
-        "sent_at", "outcome", "flags", "bounce_class", "campaign_id", "tags"
-    )
-    for sent_at, outcome, flags, bounce_class, campaign, tags in rows.iterator(2_000):
-        hour = int(sent_at.timestamp()) // 3600
-        counted = contribution(outcome, flags, bounce_class)
-        _add(hours[hour,], counted)
-        _add(values[Dimension.CAMPAIGN, hour, campaign], counted)
-        for tag in tag_ids(tags) or no_tag:
-            _add(values[Dimension.TAG, hour, tag], counted)
+def _count(location_id: int, horizon: Kept, *, now: int) -> Iterable[tuple[_Table, Counts]]:
+    """What every table should hold for a location."""
+    hours, values = _count_deliveries(location_id, _HOURS.since(horizon, now))
+    since = _EVENTS.since(horizon, now)
+    return [
+        (_HOURS, hours),
+        (_VALUES, values),
+        (_EVENTS, _count_events(_EVENTS, location_id, since)),
+        (_REASONS, _count_reasons(location_id, since)),
+        (_MINUTES, _count_events(_MINUTES, location_id, _MINUTES.since(horizon, now))),
+    ]
+
+
+def _count_deliveries(location_id: int, since: int) -> tuple[Counts, Counts]:
+    """What the deliveries sent since an hour add up to, by hour and by value."""
+    hours: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
+    values: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
+    no_tag = Value.objects.get_or_create(dimension=Dimension.TAG, text="")[0].pk
+    cap = _cap(location_id)
+    rows = Delivery.objects.filter(
+        location_id=location_id, sent_at__gte=aware_utc(since * HOUR)
+    ).values_list("sent_at", *(column for column in COUNTED_COLUMNS if column))
+    for sent_at, *columns in rows.iterator(2_000):
+        columns.insert(COUNTED_COLUMNS.index(None), int(sent_at.timestamp()) // 3600)
+        counted = cap(counted_as.Counted(*columns))
+        _add(hours[counted.hour,], counted.measures)
+        for (dimension, value), measures in counted_as.places(counted, no_tag).items():
+            _add(values[dimension, counted.hour, value], measures)
     return _frozen(hours), _frozen(values)
 
 
-def _add(counts: list[int], counted: tuple[int, ...]) -> None:
-    for i, n in enumerate(counted):
-        counts[i] += n
+def _cap(location_id: int) -> Callable[[counted_as.Counted], counted_as.Counted]:
+    """What puts the values without a recorded decision under ``(other)`` in a location."""
+    full = CountedValues.objects.filter(location_id=location_id, used__gte=decisions.limit)
+    if not full.exists():
+        return lambda counted: counted
+    rows = CountedValue.objects.filter(location_id=location_id)
+    apart = set(rows.values_list("value_id", flat=True))
+    bare = Value.objects.filter(text__in=["", OTHER_KEY]).values_list("dimension", "text", "id")
+    others = {dimension: pk for dimension, text, pk in bare if text}
+    apart |= {pk for _, _, pk in bare}
+
+    def counted_under(dimension: Dimension, value: int) -> int:
+        return value if value in apart else others[dimension]
+
+    return lambda counted: counted_as.capped(counted, counted_under)
 
 
-def _frozen(table: dict[tuple[int, ...], list[int]]) -> Counted:
+def _zeros() -> list[int]:
+    return [0] * len(MEASURES)
+
+
+def _add(counts: list[int], measures: counted_as.Measures) -> None:
+    for position in measures:
+        counts[position] += 1
+
+
+def _frozen(table: dict[tuple[int, ...], list[int]]) -> Counts:
     return {key: tuple(counts) for key, counts in table.items() if any(counts)}
 
 
-_MINUTE_OF = {
-    "postgresql": "floor(extract(epoch FROM occurred_at) / 60)::int",
-    "sqlite": "CAST(strftime('%%s', occurred_at) AS INTEGER) / 60",
+_UNIT_OF = {
+    "postgresql": "floor(extract(epoch FROM occurred_at) / {seconds})::int",
+    "sqlite": "CAST(strftime('%%s', occurred_at) AS INTEGER) / {seconds}",
 }
+# An event of test mode says so in its detail; no text in JSON can look like that.
+_OF_TEST = '%"test":true%'
 
 
-def _count_minutes(location_id: int, *, now: int) -> Counted:
-    """Events a minute and kind, over the whole minutes that are surely still kept."""
-    # An event of test mode says so in its detail; no text in JSON can look like that.
+def _since(unit: int, seconds: int) -> Any:
+    """A time as a raw statement compares it with."""
+    time = aware_utc(unit * seconds * 1_000_000)
+    return time.replace(tzinfo=None) if connection.vendor == "sqlite" else time
+
+
+def _count_events(table: _Table, location_id: int, since: int) -> Counts:
+    """Events by the columns of a table's key, in its unit of their own time."""
+    seconds = 60 if table.time == "minute" else 3600
+    columns = ", ".join(table.key[1:])
     sql = (
-        f"SELECT {_MINUTE_OF[connection.vendor]} AS minute, kind, count(*) FROM ingest_event "  # noqa: S608
-        "WHERE location_id = %s AND occurred_at >= %s AND detail NOT LIKE %s GROUP BY 1, 2"
+        f"SELECT {_UNIT_OF[connection.vendor].format(seconds=seconds)}, {columns}, count(*) "  # noqa: S608
+        "FROM ingest_event WHERE location_id = %s AND occurred_at >= %s AND detail NOT LIKE %s "
+        f"GROUP BY 1, {columns}"
     )
-    since = aware_utc((_last_partial_minute(now) + 1) * 60_000_000)
-    if connection.vendor == "sqlite":
-        since = since.replace(tzinfo=None)
     with connection.cursor() as cursor:
-        cursor.execute(sql, [location_id, since, '%"test":true%'])
-        return {(minute, kind): (n,) for minute, kind, n in cursor}
+        cursor.execute(sql, [location_id, _since(since, seconds), _OF_TEST])
+        return {tuple(key): (n,) for *key, n in cursor}
 
 
-def _last_partial_minute(now: int) -> int:
-    """Up to this minute the table may hold part of the truth: the window moved while it filled."""
-    return oldest_minute(now) + 1
+def _count_reasons(location_id: int, since: int) -> Counts:
+    """Failures by reason; their pools are only in the details."""
+    hour = _UNIT_OF[connection.vendor].format(seconds=3600)
+    sql = (
+        f"SELECT {hour}, reason_id, provider_id, detail, kind FROM ingest_event "  # noqa: S608
+        "WHERE location_id = %s AND occurred_at >= %s AND reason_id IS NOT NULL "
+        "AND detail NOT LIKE %s"
+    )
+    pools = Value.objects.filter(dimension=Dimension.POOL).values_list("text", "id")
+    pool_ids = dict(pools)
+    found: Counter[tuple[int, ...]] = Counter()
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [location_id, _since(since, 3600), _OF_TEST])
+        for at, reason, provider, detail, kind in cursor:
+            pool = msgspec.json.decode(detail, type=Detail).pool
+            found[at, reason, provider, pool_ids[pool], kind] += 1
+    return {key: (n,) for key, n in found.items()}
 
 
-def _replace_counts(location_id: int, hours: Counted, values: Counted) -> None:
+def _summed(table: _Table, since: int) -> Counts:
+    """The locations' rows added up, of what the fleet has rows for."""
+    rows = table.model._default_manager.filter(**{f"{table.time}__gte": since})
+    rows = rows.exclude(location_id=FLEET_LOCATION)
+    if "dimension" in table.key:
+        rows = rows.filter(dimension__in=FLEET)
+    sums = {f"{name}_sum": Sum(name) for name in table.counts}
+    size = len(table.key)
+    grouped = rows.order_by().values_list(*table.key).annotate(**sums)
+    return {row[:size]: row[size:] for row in grouped.iterator(2_000) if any(row[size:])}
+
+
+def _replace(table: _Table, location_id: int, since: int, counts: Counts) -> None:
     """Counters that are all zero go with the rest and do not come back."""
-    LocationHour.objects.filter(location_id=location_id).delete()
-    HourlyCount.objects.filter(location_id=location_id).delete()
-    LocationHour.objects.bulk_create(
+    table.rows(location_id, since).delete()
+    names = (*table.key, *table.counts)
+    table.model._default_manager.bulk_create(
         (
-            LocationHour(location_id=location_id, hour=hour, **_measures(counts))
-            for (hour,), counts in hours.items()
+            table.model(location_id=location_id, **dict(zip(names, (*key, *numbers), strict=True)))
+            for key, numbers in counts.items()
         ),
         batch_size=500,
-    )
-    HourlyCount.objects.bulk_create(
-        (
-            HourlyCount(
-                location_id=location_id, dimension=dimension, hour=hour, value_id=value,
-                **_measures(counts),
-            )
-            for (dimension, hour, value), counts in values.items()
-        ),
-        batch_size=500,
-    )  # fmt: skip
-
-
-def _measures(counts: tuple[int, ...]) -> dict[str, int]:
-    return dict(zip(MEASURES, counts, strict=True))
-
-
-def _replace_minutes(location_id: int, minutes: Counted) -> None:
-    MinuteCount.objects.filter(location_id=location_id).delete()
-    MinuteCount.objects.bulk_create(
-        (
-            MinuteCount(location_id=location_id, minute=minute, kind=kind, events=n)
-            for (minute, kind), (n,) in minutes.items()
-        ),
-        batch_size=500,
-    )
-
-
-def _stored(location_id: int, *, now: int) -> tuple[Counted, Counted, Counted]:
-    hours = LocationHour.objects.filter(location_id=location_id)
-    values = HourlyCount.objects.filter(location_id=location_id)
-    minutes = MinuteCount.objects.filter(
-        location_id=location_id, minute__gt=_last_partial_minute(now)
-    )
-    return (
-        {(r[0],): r[1:] for r in hours.values_list("hour", *MEASURES) if any(r[1:])},
-        {
-            r[:3]: r[3:]
-            for r in values.values_list("dimension", "hour", "value_id", *MEASURES)
-            if any(r[3:])
-        },
-        {r[:2]: r[2:] for r in minutes.values_list("minute", "kind", "events") if r[2]},
     )

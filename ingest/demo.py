@@ -243,7 +243,7 @@ PROVIDERS = (
         hard=_replies(
             (5, "invalid_recipient", 550, "5.1.1",
              "<{rcpt}>: Recipient address rejected: user unknown in virtual mailbox table"),
-            (2, "dns_routing", 498, "", "NXDOMAIN: {domain} has no MX record"),
+            (2, "dns_routing", 550, "5.1.2", "<{rcpt}>: Recipient rejected: domain not found"),
         ),
         soft=_replies(
             (1, "dns_routing", 550, "5.7.1", "<{rcpt}>: Relay access denied"),

@@ -10,13 +10,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from ingest.classify import classify
+from ingest import providers
+from ingest.classify import Rules, class_of, classify_failure
+from ingest.fingerprint import digest, fingerprint
 from ingest.normalize import NormalizedEvent
 from ingest.vocabulary import (
     ENGAGEMENT,
+    FAILURES,
     MEASURES,
     BounceClass,
     Category,
+    Dimension,
     EventKind,
     Flag,
     Outcome,
@@ -37,17 +41,50 @@ type Witnessed = tuple[int, int, int, str, str]
 """(rank of the source, rank of the kind, time, event key, value): the greatest stands."""
 
 
+# Bits of ``Why.marks``.
+MAY_BLOCK, SURELY_BLOCK, GIVEN_UP = 1, 2, 4
+
+
+class Why(NamedTuple):
+    """Why an event's mail was refused, as it was classified when it came."""
+
+    category: int = 0
+    bounce_class: int = 0
+    marks: int = 0  # of MAY_BLOCK, SURELY_BLOCK (an ESP block to HighLevel), GIVEN_UP
+    text: str = ""  # the reply's fingerprint
+    reason: str = ""  # … and its digest, 16 hexadecimal digits
+
+
+_NO_REFUSAL = Why()
+
+
+def why_of(event: NormalizedEvent, rules: Rules | None = None) -> Why:
+    """The refusal that an event tells of; empty unless it is a failure."""
+    if event.kind not in FAILURES:
+        return _NO_REFUSAL
+    found = (
+        classify_failure(event.kind, event.detail, event.provider, rules)
+        if rules
+        else classify_failure(event.kind, event.detail, event.provider)
+    )
+    marks = (0, MAY_BLOCK, MAY_BLOCK | SURELY_BLOCK)[found.hl] | (GIVEN_UP if found.expired else 0)
+    text = fingerprint(event.detail)
+    reason = digest(text)[:8].hex()
+    return Why(int(found.category), int(found.bounce_class), marks, text, reason)
+
+
 class Attempt(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """One try at the receiver's door: what happened there, and through which way."""
+    """One try at the receiver's door: what happened there, through which way, and when last."""
 
     kind: int
     ip: str
     pool: str
     mx: str
+    time: int = 0  # µs
 
 
 class Failure(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """A refusal, with its category and class as they were when it came; the greatest decides."""
+    """A refusal, classified as it was when it came; the greatest decides."""
 
     rank: int
     time: int
@@ -56,6 +93,8 @@ class Failure(msgspec.Struct, frozen=True, order=True, array_like=True):
     category: int
     bounce_class: int
     enhanced: str
+    marks: int = 0
+    reason: str = ""
 
 
 # Stored with every delivery: short names keep it at some 200 bytes.
@@ -76,6 +115,7 @@ _SHORT = {
     "deferral_categories": "dc",
     "attempts": "a",
     "attempt_count": "n",
+    "assigned": "as",
 }
 
 
@@ -98,6 +138,7 @@ class Facts(msgspec.Struct, omit_defaults=True, rename=_SHORT):
     deferral_categories: list[int] = []  # sorted
     attempts: list[Attempt] = []  # sorted
     attempt_count: int = 0
+    assigned: int = 0  # the category that a person gave the final failure; outlives all rules
 
 
 _encode = msgspec.json.Encoder().encode
@@ -115,8 +156,11 @@ def load_facts(text: str) -> Facts:
     return _decode(text)
 
 
-def absorb(facts: Facts, event: NormalizedEvent) -> None:
-    """Take one event into the facts, in place. In any order, and twice is as good as once."""
+def absorb(facts: Facts, event: NormalizedEvent, why: Why | None = None) -> None:
+    """Take one event into the facts, in place. In any order, and twice is as good as once.
+
+    ``why`` is its refusal if that has been found out already.
+    """
     kind, time = event.kind, event.occurred_at
     facts.first[kind] = min(facts.first.get(kind, time), time)
     facts.test |= event.test
@@ -129,7 +173,7 @@ def absorb(facts: Facts, event: NormalizedEvent) -> None:
         facts.campaign = min(facts.campaign, named)
     _absorb_witnessed(facts, event)
     if kind in _DECISIVENESS:
-        _absorb_failure(facts, event)
+        _absorb_failure(facts, event, why_of(event) if why is None else why)
     elif kind == EventKind.DELIVERED:
         facts.last_delivered = max(facts.last_delivered, time)
     elif kind == EventKind.OPENED or kind == EventKind.CLICKED:
@@ -155,31 +199,39 @@ def _absorb_witnessed(facts: Facts, event: NormalizedEvent) -> None:
         facts.sending_domain = max(facts.sending_domain, seen)
 
 
-def _absorb_failure(facts: Facts, event: NormalizedEvent) -> None:
-    category, bounce_class = classify(event)
+def _absorb_failure(facts: Facts, event: NormalizedEvent, why: Why) -> None:
     failure = Failure(
         rank=_DECISIVENESS[event.kind],
         time=event.occurred_at,
         key=event.key.hex(),
         code=event.detail.code or 0,
-        category=category,
-        bounce_class=bounce_class,
+        category=why.category,
+        bounce_class=why.bounce_class,
         enhanced=event.detail.enhanced,
+        marks=why.marks,
+        reason=why.reason,
     )
     facts.failure = failure if facts.failure is None else max(facts.failure, failure)
     if event.kind == EventKind.BOUNCED:
         facts.last_bounced = max(facts.last_bounced, event.occurred_at)
         facts.delayed_bounce |= event.delayed_bounce
-    elif event.kind == EventKind.DEFERRED and category not in facts.deferral_categories:
-        facts.deferral_categories = sorted([*facts.deferral_categories, int(category)])
+    elif event.kind == EventKind.DEFERRED and why.category not in facts.deferral_categories:
+        facts.deferral_categories = sorted([*facts.deferral_categories, why.category])
 
 
 def _absorb_attempt(facts: Facts, event: NormalizedEvent) -> None:
     detail = event.detail
     facts.attempt_count = max(facts.attempt_count, detail.attempt or 0)
-    attempt = Attempt(int(event.kind), detail.ip, detail.pool, detail.mx)
-    if attempt not in facts.attempts and (detail.ip or detail.pool or detail.mx):
-        facts.attempts = sorted([*facts.attempts, attempt])
+    if not (detail.ip or detail.pool or detail.mx):
+        return
+    attempt = Attempt(int(event.kind), detail.ip, detail.pool, detail.mx, event.occurred_at)
+    others = [known for known in facts.attempts if not _same_way(known, attempt)]
+    same = [known for known in facts.attempts if _same_way(known, attempt)]
+    facts.attempts = sorted([*others, max([*same, attempt])])
+
+
+def _same_way(one: Attempt, other: Attempt) -> bool:
+    return (one.kind, one.ip, one.pool, one.mx) == (other.kind, other.ip, other.pool, other.mx)
 
 
 class Standing(NamedTuple):
@@ -187,20 +239,60 @@ class Standing(NamedTuple):
 
     outcome: Outcome
     flags: int  # of ``vocabulary.Flag``
-    bounce_class: BounceClass
-    category: Category
+    bounce_class: int
+    category: int
     code: int | None
+    reason: str  # digest of the decisive refusal's reason; of mail in flight, the last one's
     sent_at: int  # µs
     campaign: str
     step: str
     provider: str
     sending_domain: str
     tags: tuple[str, ...]
+    ways: "Ways"
+    deferral_categories: tuple[int, ...]
 
     @property
     def hour(self) -> int:
         """The hour it counts in: whole hours since 1970, UTC."""
         return self.sent_at // 3_600_000_000
+
+
+class Ways(NamedTuple):
+    """What a delivery's attempts went through; texts, "" where no attempt says."""
+
+    ip: str = ""  # of the decisive event, or of the last before it that says
+    pool: str = ""
+    mx: str = ""
+    tried: tuple[tuple[Dimension, str], ...] = ()  # other values that tried too
+    deferred: tuple[tuple[Dimension, str], ...] = ()  # where failures were temporary, if elsewhere
+
+
+_UNKNOWN_WAYS = Ways()
+_WAYS = ((Dimension.IP, "ip"), (Dimension.POOL, "pool"), (Dimension.MX, "mx"))
+
+
+def _ways(attempts: list[Attempt]) -> Ways:
+    if not attempts:
+        return _UNKNOWN_WAYS
+    if len(attempts) == 1:
+        return Ways(attempts[0].ip, attempts[0].pool, attempts[0].mx)
+    decisive, tried, deferred = [], [], []
+    for dimension, name in _WAYS:
+        named = [(attempt, way) for attempt in attempts if (way := getattr(attempt, name))]
+        final = max(named, key=_weight_of, default=(None, ""))[1]
+        decisive.append(final)
+        tried += [(dimension, way) for way in sorted({way for _, way in named} - {final})]
+        deferring = {way for attempt, way in named if attempt.kind == EventKind.DEFERRED}
+        if deferring - {final}:
+            deferred += [(dimension, way) for way in sorted(deferring)]
+    ip, pool, mx = decisive
+    return Ways(ip, pool, mx, tuple(tried), tuple(deferred))
+
+
+def _weight_of(named: tuple[Attempt, str]) -> tuple[int, int, str]:
+    attempt, way = named
+    return _WITNESS[EventKind(attempt.kind)], attempt.time, way
 
 
 _SENDING = (EventKind.ACCEPTED, EventKind.DEFERRED, EventKind.DELIVERED, EventKind.BOUNCED)
@@ -218,19 +310,31 @@ def judge(facts: Facts) -> Standing:
     outcome = _outcome(facts)
     failure = facts.failure
     decided = failure is not None and failure.rank == _DECIDED_BY.get(outcome)
+    category, bounce_class = _final_refusal(facts, outcome) if decided else (0, 0)
     return Standing(
         outcome=outcome,
-        flags=_flags(facts, outcome),
-        bounce_class=BounceClass(failure.bounce_class) if failure and decided else BounceClass.NONE,
-        category=Category(failure.category) if failure and decided else Category.NONE,
+        flags=_flags(facts, outcome, category),
+        bounce_class=bounce_class,
+        category=category,
         code=(failure.code or None) if failure else None,
+        reason=failure.reason if failure and (decided or outcome in IN_FLIGHT) else "",
         sent_at=_sent_at(facts),
         campaign=facts.campaign[1],
         step=facts.campaign[3],
         provider=facts.provider[4],
         sending_domain=facts.sending_domain[4],
         tags=tuple(facts.tags[:MAX_TAGS]),
+        ways=_ways(facts.attempts),
+        deferral_categories=tuple(facts.deferral_categories),
     )
+
+
+def _final_refusal(facts: Facts, outcome: Outcome) -> tuple[int, int]:
+    """Category and class of the decisive failure: a person's word stands above the rules'."""
+    if facts.assigned and outcome is Outcome.BOUNCED:
+        return facts.assigned, int(class_of(Category(facts.assigned)))
+    assert facts.failure is not None  # noqa: S101 - who asks knows
+    return facts.failure.category, facts.failure.bounce_class
 
 
 def _outcome(facts: Facts) -> Outcome:
@@ -262,6 +366,16 @@ _UNFINISHED = (
 _LATE, _RECOVERED, _REACHED = int(Flag.LATE), int(Flag.RECOVERED), int(Flag.REACHED)
 _INFERRED, _DEFERRED = int(Flag.INFERRED), int(Flag.DEFERRED)
 _MACHINE, _OPENED_HUMAN = int(Flag.MACHINE), int(Flag.OPENED_HUMAN)
+_COMPLAINED, _EXPIRED = int(Flag.COMPLAINED), int(Flag.EXPIRED)
+_VISIBLE, _VISIBLE_COMPLAINED = int(Flag.VISIBLE), int(Flag.VISIBLE_COMPLAINED)
+_BLOCK_LOW, _BLOCK_HIGH = int(Flag.BLOCK_LOW), int(Flag.BLOCK_HIGH)
+# What a category that a person gave means to HighLevel.
+_MARKS_OF = {
+    Category.REPUTATION_BLOCK: MAY_BLOCK | SURELY_BLOCK,
+    Category.SPAM_CONTENT: MAY_BLOCK | SURELY_BLOCK,
+    Category.AUTHENTICATION: MAY_BLOCK | SURELY_BLOCK,
+    Category.POLICY: MAY_BLOCK,
+}
 _ENGAGEMENT_FLAGS = (
     (EventKind.COMPLAINED, int(Flag.COMPLAINED)),
     (EventKind.UNSUBSCRIBED, int(Flag.UNSUBSCRIBED)),
@@ -270,16 +384,34 @@ _ENGAGEMENT_FLAGS = (
 )
 
 
-def _flags(facts: Facts, outcome: Outcome) -> int:
+def _flags(facts: Facts, outcome: Outcome, category: int) -> int:
     seen, flags = facts.first, 0
     if outcome is Outcome.BOUNCED:
-        flags = _bounce_flags(facts)
+        flags = _bounce_flags(facts) | _block_flags(facts, category)
     elif outcome is Outcome.DELIVERED:
         flags = _REACHED if EventKind.DELIVERED in seen else _REACHED | _INFERRED
+    elif outcome in IN_FLIGHT and facts.failure is not None and facts.failure.marks & MAY_BLOCK:
+        flags = _BLOCK_HIGH
     if EventKind.DEFERRED in seen and outcome in SENT:
         flags |= _DEFERRED
     if flags & _REACHED:
         flags |= _engagement_flags(facts)
+        if providers.reports_complaints(facts.provider[4]):
+            flags |= _VISIBLE_COMPLAINED | _VISIBLE if flags & _COMPLAINED else _VISIBLE
+    return flags
+
+
+def _block_flags(facts: Facts, category: int) -> int:
+    """Whether HighLevel counts a bounce as an ESP block: surely, perhaps or not."""
+    failure = facts.failure
+    if failure is None or failure.rank != _DECIDED_BY[Outcome.BOUNCED]:
+        return 0
+    flags = _EXPIRED if failure.marks & GIVEN_UP else 0
+    marks = _MARKS_OF.get(Category(category), 0) if facts.assigned else failure.marks
+    if marks & MAY_BLOCK:
+        flags |= _BLOCK_HIGH
+        if marks & SURELY_BLOCK and providers.counts_blocks(facts.provider[4]):
+            flags |= _BLOCK_LOW
     return flags
 
 
@@ -305,7 +437,8 @@ def _engagement_flags(facts: Facts) -> int:
     return flags
 
 
-SENT = frozenset({Outcome.DELIVERED, Outcome.BOUNCED, Outcome.DEFERRED, Outcome.ACCEPTED})
+IN_FLIGHT = frozenset({Outcome.DEFERRED, Outcome.ACCEPTED})
+SENT = IN_FLIGHT | {Outcome.DELIVERED, Outcome.BOUNCED}
 
 
 def _sent_at(facts: Facts) -> int:
@@ -334,6 +467,10 @@ _FLAG_MEASURES = {
     Flag.LATE: "late_bounced",
     Flag.RECOVERED: "recovered",
     Flag.INFERRED: "inferred",
+    Flag.VISIBLE: "visible_reached",
+    Flag.VISIBLE_COMPLAINED: "visible_complained",
+    Flag.BLOCK_LOW: "block_low",
+    Flag.BLOCK_HIGH: "block_high",
 }
 
 

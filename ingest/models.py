@@ -6,10 +6,17 @@ triggers would cost a look-up a row (``bench/``).
 """
 
 import secrets
+from typing import Any
 
 from django.db import models
 
-from ingest.vocabulary import BounceClass, Category, Dimension, EventKind, Outcome
+from ingest.vocabulary import (
+    BounceClass,
+    Category,
+    Dimension,
+    EventKind,
+    Outcome,
+)
 
 
 def choices(words: type) -> list[tuple[int, str]]:
@@ -96,6 +103,46 @@ class Value(models.Model):
         return self.label or self.text or "(none)"
 
 
+def _value(**options: Any) -> Any:
+    """A reference to a value: no constraint and no index of its own, 0 where not known yet."""
+    return models.ForeignKey(
+        Value, models.PROTECT, db_constraint=False, db_index=False, related_name="+", **options
+    )
+
+
+class CountedValue(models.Model):  # noqa: DJ008 - a decision, never shown as an object
+    """The recorded decision that a value is counted apart in a location.
+
+    Written once and never changed or taken back. A value without one is counted in ``(other)``.
+    """
+
+    pk = models.CompositePrimaryKey("location_id", "value_id")
+    location = models.ForeignKey(Location, models.PROTECT, db_constraint=False, db_index=False)
+    value = _value()
+
+
+class CountedValues(models.Model):  # noqa: DJ008
+    """How many values of a dimension are counted apart in a location; its row is their lock."""
+
+    pk = models.CompositePrimaryKey("location_id", "dimension")
+    location = models.ForeignKey(Location, models.PROTECT, db_constraint=False, db_index=False)
+    dimension = models.PositiveSmallIntegerField(choices=choices(Dimension))
+    used = models.IntegerField(default=0)
+
+
+class Reason(models.Model):
+    """One refusal, whomever it met: a receiver's reply with all that varies taken out."""
+
+    id = models.AutoField(primary_key=True)
+    digest = models.BinaryField(max_length=8, unique=True)
+    text = models.CharField(max_length=400)
+    category = models.PositiveSmallIntegerField(choices=choices(Category), default=0)
+    bounce_class = models.PositiveSmallIntegerField(choices=choices(BounceClass), default=0)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Delivery(models.Model):
     """One message to one recipient. Its facts are folded; the other columns follow from them."""
 
@@ -107,25 +154,28 @@ class Delivery(models.Model):
     recipient = models.CharField(max_length=320)
     sent_at = models.DateTimeField()
     outcome = models.PositiveSmallIntegerField(choices=choices(Outcome))
-    flags = models.PositiveSmallIntegerField(default=0)
+    flags = models.PositiveIntegerField(default=0)
     bounce_class = models.PositiveSmallIntegerField(choices=choices(BounceClass), default=0)
     category = models.PositiveSmallIntegerField(choices=choices(Category), default=0)
     code = models.PositiveSmallIntegerField(null=True, blank=True)
-    campaign = models.ForeignKey(
-        Value, models.PROTECT, db_constraint=False, db_index=False, related_name="+"
-    )
-    step = models.CharField(max_length=128, blank=True)
-    provider = models.ForeignKey(
-        Value, models.PROTECT, db_constraint=False, db_index=False, related_name="+"
-    )
-    domain = models.ForeignKey(
-        Value, models.PROTECT, db_constraint=False, db_index=False, related_name="+"
-    )
-    sending_domain = models.ForeignKey(
-        Value, models.PROTECT, db_constraint=False, db_index=False, related_name="+"
-    )
+    campaign = _value()
+    step = _value(default=0)
+    provider = _value()
+    domain = _value()
+    sending_domain = _value()
+    # Where the decisive event came from; ``ways`` tells of the other attempts.
+    ip = _value(default=0)
+    pool = _value(default=0)
+    mx = _value(default=0)
+    reason = models.ForeignKey(
+        Reason, models.PROTECT, null=True, blank=True, db_constraint=False, db_index=False,
+        related_name="+",
+    )  # fmt: skip
     # ",12,45,": the ids of its tags' values, ready for LIKE '%,12,%' on both databases.
     tags = models.TextField(default=",")
+    # ",a12,c5,d12,": values (of IP, pool, MX) that tried too, with an "a"; those that a temporary
+    # failure came from, with a "d"; categories of temporary failures, with a "c".
+    ways = models.TextField(default=",")
     facts = models.TextField(default="{}", editable=False)
 
     class Meta:
@@ -137,7 +187,21 @@ class Delivery(models.Model):
             )
         ]
         indexes = [
-            models.Index(fields=["location", "sent_at", "id"], name="delivery_location_sent"),
+            # It holds what combined filters ask for, so that PostgreSQL need not read the rows.
+            models.Index(
+                fields=["location", "sent_at", "id"],
+                include=[
+                    "outcome",
+                    "flags",
+                    "bounce_class",
+                    "category",
+                    "campaign",
+                    "provider",
+                    "domain",
+                    "sending_domain",
+                ],
+                name="delivery_location_sent",
+            ),  # fmt: skip
             models.Index(fields=["sent_at", "id"], name="delivery_sent"),
             # The operator class lets PostgreSQL find a prefix by it, whatever the collation.
             models.Index(
@@ -169,16 +233,32 @@ class Event(models.Model):
     occurred_at = models.DateTimeField()
     received_at = models.DateTimeField()
     code = models.PositiveSmallIntegerField(null=True, blank=True)
+    # A failure's, as it was classified when it came.
+    category = models.PositiveSmallIntegerField(choices=choices(Category), default=0)
+    bounce_class = models.PositiveSmallIntegerField(choices=choices(BounceClass), default=0)
+    reason = models.ForeignKey(
+        Reason, models.PROTECT, null=True, db_constraint=False, db_index=False, related_name="+"
+    )
+    provider = _value(default=0)  # as this event names it
     # What the fold and the pages read of the payload, as JSON (``normalize.Detail``): it stays
     # when the payload has been pruned.
     detail = models.TextField(default="{}")
     content = models.BigIntegerField(help_text="Digest that tells a conflicting duplicate.")
     payload = models.BinaryField(null=True)
     payload_codec = models.PositiveSmallIntegerField(default=0)
+    webhook = models.BigIntegerField(null=True, help_text="Digest of the webhookId, if any.")
 
     class Meta:
+        # The key begins with the hour it happened in: this finds a location's events by time too.
         constraints = [models.UniqueConstraint(fields=["location", "key"], name="event_unique")]
-        indexes = [models.Index(fields=["location", "id"], name="event_location_id")]
+        indexes = [
+            models.Index(fields=["location", "id"], name="event_location_id"),
+            models.Index(
+                fields=["reason", "id"],
+                condition=models.Q(reason__isnull=False),
+                name="event_reason",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{EventKind(self.kind).word} #{self.pk}"
@@ -207,6 +287,11 @@ class Counters(models.Model):  # noqa: DJ008 - a counter is never shown as an ob
     late_bounced = models.IntegerField(default=0)
     recovered = models.IntegerField(default=0)
     inferred = models.IntegerField(default=0)
+    visible_reached = models.IntegerField(default=0)
+    visible_complained = models.IntegerField(default=0)
+    block_low = models.IntegerField(default=0)
+    block_high = models.IntegerField(default=0)
+    moved = models.IntegerField(default=0)
 
     class Meta:
         abstract = True
@@ -238,6 +323,110 @@ class HourlyCount(Counters):  # noqa: DJ008
         ]
 
 
+class EventHour(models.Model):  # noqa: DJ008
+    """Events by the hour they happened in: for charts, incidents and ``clock=event``.
+
+    Events of test mode are not in it. Location 0 holds the whole fleet.
+    """
+
+    pk = models.CompositePrimaryKey("location_id", "hour", "provider_id", "kind", "bounce_class")
+    location = models.ForeignKey(Location, models.PROTECT, db_constraint=False, db_index=False)
+    hour = models.IntegerField()
+    provider = _value()
+    kind = models.PositiveSmallIntegerField(choices=choices(EventKind))
+    bounce_class = models.PositiveSmallIntegerField(choices=choices(BounceClass), default=0)
+    events = models.IntegerField(default=0)
+
+    class Meta:
+        indexes = [models.Index(fields=["hour"], name="event_hour_hour")]
+
+
+class ReasonHour(models.Model):  # noqa: DJ008
+    """Failures (temporary ones too) of a reason by the hour they happened in, and where."""
+
+    pk = models.CompositePrimaryKey(
+        "location_id", "hour", "reason_id", "provider_id", "pool_id", "kind"
+    )
+    location = models.ForeignKey(Location, models.PROTECT, db_constraint=False, db_index=False)
+    hour = models.IntegerField()
+    reason = models.ForeignKey(Reason, models.PROTECT, db_constraint=False, db_index=False)
+    provider = _value()
+    pool = _value()
+    kind = models.PositiveSmallIntegerField(choices=choices(EventKind))
+    events = models.IntegerField(default=0)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["hour"], name="reason_hour_hour"),
+            models.Index(fields=["reason", "hour"], name="reason_hour_reason"),
+        ]
+
+
+class ReasonProvider(models.Model):  # noqa: DJ008
+    """When a provider first and last gave a reason, by the events' own time."""
+
+    pk = models.CompositePrimaryKey("reason_id", "provider_id")
+    reason = models.ForeignKey(Reason, models.PROTECT, db_constraint=False, db_index=False)
+    provider = _value()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+
+
+class QualityHour(models.Model):  # noqa: DJ008
+    """What came in for a location in an hour of receipt, and how good it was.
+
+    ``lag_n`` counts events by the time from happening to receipt: see ``ingest.quality``.
+    """
+
+    pk = models.CompositePrimaryKey("location_id", "hour")
+    location = models.ForeignKey(Location, models.PROTECT, db_constraint=False, db_index=False)
+    hour = models.IntegerField()
+    events = models.IntegerField(default=0)
+    duplicates = models.IntegerField(default=0)
+    conflicts = models.IntegerField(default=0)
+    unknown_kinds = models.IntegerField(default=0)
+    undated = models.IntegerField(default=0)
+    no_message_id = models.IntegerField(default=0)
+    no_recipient = models.IntegerField(default=0)
+    unattributed = models.IntegerField(default=0)
+    before_horizon = models.IntegerField(default=0)
+    lag_0 = models.IntegerField(default=0)
+    lag_1 = models.IntegerField(default=0)
+    lag_2 = models.IntegerField(default=0)
+    lag_3 = models.IntegerField(default=0)
+    lag_4 = models.IntegerField(default=0)
+    lag_5 = models.IntegerField(default=0)
+    lag_6 = models.IntegerField(default=0)
+    lag_7 = models.IntegerField(default=0)
+
+    class Meta:
+        indexes = [models.Index(fields=["hour"], name="quality_hour_hour")]
+
+
+class AnswerHour(models.Model):  # noqa: DJ008
+    """The endpoint's answers in an hour, by their words; source 0 is the unnamed address."""
+
+    pk = models.CompositePrimaryKey("hour", "source_id", "status")
+    hour = models.IntegerField()
+    source = models.ForeignKey(
+        Source, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    status = models.CharField(max_length=20)
+    answers = models.IntegerField(default=0)
+
+
+class Horizon(models.Model):  # noqa: DJ008 - one row
+    """How far back each table goes; only ``ingest.retention`` moves it, and only forward."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    # Deliveries sent before this hour are gone or about to go, and count no more.
+    deliveries_hour = models.IntegerField(default=0)
+    events_cursor = models.BigIntegerField(default=0, help_text="The newest event let go of.")
+    events_hour = models.IntegerField(default=0, help_text="Received before it: let go of.")
+    payloads_cursor = models.BigIntegerField(default=0)
+    days_hour = models.IntegerField(default=0, help_text="Before it, hours are kept as days.")
+
+
 class MinuteCount(models.Model):  # noqa: DJ008
     """Events of a kind a minute, by the events' own time; kept 48 hours, for the live chart."""
 
@@ -266,3 +455,52 @@ class KeptWebhook(models.Model):
 
     def __str__(self) -> str:
         return f"{self.reason} (#{self.pk})"
+
+
+class QuarantinedWebhook(models.Model):
+    """A webhook whose signature failed, set apart to be verified again with other keys.
+
+    Never counted and never shown as mail; bounded by number and age.
+    """
+
+    received_at = models.DateTimeField()
+    source = models.ForeignKey(Source, models.SET_NULL, null=True, blank=True)
+    headers = models.TextField(default="{}", help_text="The signature headers, as JSON.")
+    digest = models.BinaryField(max_length=16, unique=True)
+    body = models.BinaryField()
+
+    class Meta:
+        indexes = [models.Index(fields=["received_at"], name="quarantined_received")]
+
+    def __str__(self) -> str:
+        return f"#{self.pk}"
+
+
+class ClassificationRule(models.Model):
+    """An operator's own rule, tried before the built-in ones, in the order of ``position``."""
+
+    position = models.PositiveIntegerField(default=100)
+    name = models.SlugField(max_length=60, unique=True)
+    text = models.CharField(
+        max_length=300, blank=True, help_text="A phrase of the reply, or a pattern in /slashes/."
+    )
+    provider = models.CharField(max_length=200, blank=True)
+    code = models.PositiveSmallIntegerField(null=True, blank=True)
+    enhanced = models.CharField(max_length=12, blank=True)
+    category = models.PositiveSmallIntegerField(
+        choices=[choice for choice in choices(Category) if choice[0]]
+    )
+    bounce_class = models.PositiveSmallIntegerField(
+        choices=choices(BounceClass), default=0, help_text="None: the category's own."
+    )
+    scope = models.CharField(max_length=20, blank=True)
+    fix_by = models.CharField("who can fix it", max_length=20, blank=True)
+    note = models.CharField(max_length=300, blank=True)
+    enabled = models.BooleanField(default=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["position", "name"]
+
+    def __str__(self) -> str:
+        return self.name

@@ -14,12 +14,25 @@ def _by_suffix(table: dict[str, list[str]]) -> dict[str, str]:
 _BY_MX = _by_suffix(_DATA["mx"])
 _BY_DOMAIN = _by_suffix(_DATA["domain"])
 NAMES = frozenset(_BY_MX.values()) | frozenset(_BY_DOMAIN.values())
+# Whose complaints come back to the sender, and where HighLevel counts ESP blocks.
+_REPORTING = frozenset(_DATA["complaints"]["reported"])
+_BLOCKING = frozenset(_DATA["blocks"]["counted"])
 _SPELLING = {name.lower(): name for name in NAMES}
 
 
 def spell(name: str) -> str:
     """A provider's name as the tables spell it, whatever its case; others as they came."""
     return _SPELLING.get(name.lower(), name)
+
+
+def reports_complaints(name: str) -> bool:
+    """Whether a provider is known to send complaints back, so that having none means something."""
+    return name in _REPORTING
+
+
+def counts_blocks(name: str) -> bool:
+    """Whether HighLevel surely counts this provider's refusals as ESP blocks."""
+    return name in _BLOCKING
 
 
 @lru_cache(maxsize=8192)

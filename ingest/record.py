@@ -11,21 +11,30 @@ import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from ingest import fold, metrics, payloads, publish
-from ingest.models import Event, KeptWebhook, Location, Value, tag_ids
+from ingest import fold, metrics, payloads, publish, retention
+from ingest.counted import Counted, Measures, difference, places, write_ways
+from ingest.counted_values import decisions, pairs_of
+from ingest.ids import domain_of, ids, values_in
+from ingest.models import Event, KeptWebhook, Location
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
 from ingest.retention import oldest_minute, prune_minutes
 from ingest.statements import Raced, Sql, aware_utc, statements
-from ingest.vocabulary import MEASURES, Dimension
+from ingest.vocabulary import (
+    FLEET,
+    FLEET_LOCATION,
+    MEASURES,
+    Dimension,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -65,178 +74,57 @@ def payload_of(event: Event) -> bytes | None:
     return payloads.unpack(event.payload_codec, bytes(event.payload))
 
 
-class _Ids:
-    """Ids of locations and values: looked up once, made in a transaction of their own.
-
-    Filled only from what is committed, so a batch that is rolled back leaves nothing behind.
-    """
-
-    _most = 200_000
-
-    def __init__(self) -> None:
-        self._locations: dict[str, int] = {}
-        self._companies: dict[str, str] = {}
-        self._named: set[str] = set()
-        self._values: dict[tuple[int, str], int] = {}
-
-    def clear(self) -> None:
-        """Forget everything: another database is behind the connection."""
-        self._locations.clear()
-        self._companies.clear()
-        self._named.clear()
-        self._values.clear()
-
-    def location(self, ref: str) -> int:
-        """The id of a location that ``prepare`` has seen."""
-        return self._locations[ref]
-
-    def value(self, dimension: Dimension, text: str) -> int:
-        """The id of a value that ``prepare`` has seen."""
-        return self._values[dimension, text]
-
-    def prepare(
-        self, sql: Sql, events: Iterable[NormalizedEvent], apps: Iterable[AppEvent]
-    ) -> None:
-        """Make sure that everything these events name has an id."""
-        events = list(events)
-        companies = {app.location_ref: app.company_ref for app in apps}
-        companies |= {event.location_ref: event.company_ref for event in events}
-        self._prepare_locations(companies)
-        wanted = {value for event in events for value in _values_of(event)}
-        self._make_values(sql, wanted)
-        self._name_campaigns(events)
-
-    def _make_values(self, sql: Sql, wanted: set[tuple[int, str]]) -> None:
-        missing = sorted(value for value in wanted if value not in self._values)
-        if not missing:
-            return
-        if len(self._values) > self._most:
-            self._values.clear()
-            self._named.clear()
-            missing = sorted(wanted)
-        with sql.unsynced():
-            Value.objects.bulk_create(
-                [Value(dimension=dimension, text=text) for dimension, text in missing],
-                ignore_conflicts=True,
-            )
-        self.learn(missing)
-
-    def _name_campaigns(self, events: Iterable[NormalizedEvent]) -> None:
-        """Keep the name that a payload gives its campaign, unless it has one by now."""
-        for event in events:
-            if event.campaign_name and event.campaign not in self._named:
-                unnamed = Value.objects.filter(
-                    dimension=Dimension.CAMPAIGN, text=event.campaign, label=""
-                )
-                unnamed.update(label=event.campaign_name)
-                self._named.add(event.campaign)
-
-    def _prepare_locations(self, companies: dict[str, str]) -> None:
-        companies.pop("", None)
-        missing = sorted(ref for ref in companies if ref not in self._locations)
-        if missing:
-            Location.objects.bulk_create(
-                [Location(ref=ref, company_ref=companies[ref]) for ref in missing],
-                ignore_conflicts=True,
-            )
-            for location in Location.objects.filter(ref__in=missing):
-                self._locations[location.ref] = location.pk
-                self._companies[location.ref] = location.company_ref
-        for ref, company in companies.items():
-            if company and not self._companies[ref]:
-                Location.objects.filter(ref=ref, company_ref="").update(company_ref=company)
-                self._companies[ref] = company
-
-    def learn(self, wanted: Iterable[tuple[int, str]]) -> None:
-        """Look up values that are stored already. They were committed: remembering is safe."""
-        by_dimension: dict[int, list[str]] = defaultdict(list)
-        for dimension, text in wanted:
-            if (dimension, text) not in self._values:
-                by_dimension[dimension].append(text)
-        for dimension, texts in by_dimension.items():
-            rows = Value.objects.filter(dimension=dimension, text__in=texts)
-            self._values.update(
-                {(dimension, text): pk for pk, text in rows.values_list("id", "text")}
-            )
-
-
-def _values_of(event: NormalizedEvent) -> Iterable[tuple[int, str]]:
-    """What the event may put its delivery under; the empty text stands for "has none"."""
-    yield from _NO_VALUES
-    yield Dimension.CAMPAIGN, event.campaign
-    yield Dimension.PROVIDER, event.provider
-    yield Dimension.DOMAIN, domain_of(event.recipient)
-    yield Dimension.SENDING_DOMAIN, event.sending_domain
-    for tag in event.tags:
-        yield Dimension.TAG, tag
-
-
-def domain_of(recipient: str) -> str:
-    """The recipient's domain. Of the key alone, so that no event can say otherwise."""
-    return recipient.rpartition("@")[2]
-
-
-def _values_in(standing: fold.Standing) -> Iterable[tuple[int, str]]:
-    """What a delivery is put under: earlier events may have named what this batch does not."""
-    yield Dimension.CAMPAIGN, standing.campaign
-    yield Dimension.PROVIDER, standing.provider
-    yield Dimension.SENDING_DOMAIN, standing.sending_domain
-    for tag in standing.tags:
-        yield Dimension.TAG, tag
-
-
-_NO_VALUES = [
-    (d, "")
-    for d in (
-        Dimension.CAMPAIGN,
-        Dimension.TAG,
-        Dimension.PROVIDER,
-        Dimension.DOMAIN,
-        Dimension.SENDING_DOMAIN,
-    )
-]
-
-ids = _Ids()
-
-
 def _zeros() -> list[int]:
     return [0] * len(MEASURES)
-
-
-class _Counted(NamedTuple):
-    """What a delivery counts as, and where: the stored columns that say so."""
-
-    outcome: int
-    flags: int
-    bounce_class: int
-    hour: int
-    campaign: int
-    tags: str
 
 
 class _Counts:
     """Differences to add to the counters, gathered over a batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, horizon: int) -> None:
         self.hours: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
         self.values: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
+        self._horizon = horizon
+        self._no_tag = ids.value(Dimension.TAG, "")
 
-    def move(self, location: int, before: _Counted | None, after: _Counted) -> None:
+    def move(self, location: int, before: Counted | None, after: Counted) -> None:
         """Take away what a delivery counted as, and add what it counts as now."""
         if before == after:
             return
-        if before is not None:
-            self._add(location, before, -1)
-        self._add(location, after, 1)
+        old = self._places(location, before) if before else {}
+        new = self._places(location, after)
+        for place in old.keys() | new.keys():
+            change = difference(old.get(place, ()), new.get(place, ()))
+            if change:
+                self._add(location, place, change)
 
-    def _add(self, location: int, counted: _Counted, sign: int) -> None:
-        hour = counted.hour
-        keys = [(location, Dimension.TAG, hour, tag) for tag in tag_ids(counted.tags)]
-        keys = keys or [(location, Dimension.TAG, hour, ids.value(Dimension.TAG, ""))]
-        keys.append((location, Dimension.CAMPAIGN, hour, counted.campaign))
-        rows = [self.hours[location, hour], *(self.values[key] for key in keys)]
-        for measure in fold.counted_measures(counted.outcome, counted.flags, counted.bounce_class):
-            for row in rows:
+    def _places(self, location: int, counted: Counted) -> dict[tuple[int, int, int], Measures]:
+        """Rows by (hour, dimension, value), the location's own under dimension 0.
+
+        What was sent before the horizon is frozen: it counts nowhere any more.
+        """
+        if counted.hour < self._horizon:
+            return {}
+        hour, counted = counted.hour, decisions.cap(location, counted)
+        found = {(hour, *place): ms for place, ms in places(counted, self._no_tag).items()}
+        found[hour, 0, 0] = counted.measures
+        return found
+
+    def _add(
+        self,
+        location: int,
+        place: tuple[int, int, int],
+        change: tuple[tuple[int, int], ...],
+    ) -> None:
+        hour, dimension, value = place
+        if not dimension:
+            rows = [self.hours[location, hour], self.hours[FLEET_LOCATION, hour]]
+        else:
+            rows = [self.values[location, dimension, hour, value]]
+            if dimension in FLEET:
+                rows.append(self.values[FLEET_LOCATION, dimension, hour, value])
+        for row in rows:
+            for measure, sign in change:
                 row[measure] += sign
 
     def rows(
@@ -247,13 +135,30 @@ class _Counts:
 
 
 @dataclass(slots=True)
+class _Entry:
+    """An event on its way to the tables, with its refusal; one a webhook."""
+
+    item: Item
+    event: NormalizedEvent
+    why: fold.Why
+
+    @property
+    def key(self) -> tuple[int, str, str] | None:
+        """Its delivery's; None where nothing says which it belongs to: it is stored alone."""
+        event = self.event
+        if not event.message_id or not event.recipient:
+            return None
+        return ids.location(event.location_ref), event.message_id, event.recipient
+
+
+@dataclass(slots=True)
 class _Change:
     """A delivery that a batch touches: its facts, and what it counted as before, if it existed."""
 
     key: tuple[int, str, str]
     facts: fold.Facts = field(default_factory=fold.Facts)
     id: int | None = None
-    before: _Counted | None = None
+    before: Counted | None = None
 
 
 def write_batch(items: Sequence[Item], *, now: int) -> None:
@@ -266,18 +171,19 @@ def write_batch(items: Sequence[Item], *, now: int) -> None:
     if connection.connection is None:
         connection.ensure_connection()
         sql.prepare()
-    events = [(item, item.result) for item in items if isinstance(item.result, NormalizedEvent)]
+    entries = [
+        _Entry(item, item.result, fold.why_of(item.result))
+        for item in items
+        if isinstance(item.result, NormalizedEvent)
+    ]
     apps = [item.result for item in items if isinstance(item.result, AppEvent)]
-    ids.prepare(sql, (event for _, event in events), apps)
+    ids.prepare(sql, [entry.event for entry in entries], [entry.why for entry in entries], apps)
     for _ in range(20):
-        try:
-            with transaction.atomic():
-                _write_others(items)
-                if events:
-                    _write_events(sql, events, now=now)
+        with suppress(Raced), transaction.atomic():
+            _write_others(items)
+            if entries:
+                _write_events(sql, entries, now=now)
             return
-        except Raced:
-            continue
     raise OperationalError("other writers were first twenty times in a row")
 
 
@@ -322,61 +228,58 @@ def _update_location(app: AppEvent) -> None:
     location.save()
 
 
-def _write_events(sql: Sql, events: list[tuple[Item, NormalizedEvent]], *, now: int) -> None:
-    changes = {
-        key: _Change(key) for _, event in events if (key := _delivery_key(event)) is not None
-    }
-    event_keys = [(ids.location(event.location_ref), event.key) for _, event in events]
+def _write_events(sql: Sql, entries: list[_Entry], *, now: int) -> None:
+    changes = {key: _Change(key) for entry in entries if (key := entry.key) is not None}
+    event_keys = [(ids.location(entry.event.location_ref), entry.event.key) for entry in entries]
     stored, known = sql.read(
         sorted(changes, key=lambda key: (key[1], key[2], key[0])), sorted(set(event_keys))
     )
     for row in stored:
         change = changes[row[1], row[2], row[3]]
-        change.id, change.facts, change.before = row[0], fold.load_facts(row[4]), _Counted(*row[5:])
-    fresh = _drop_known(events, event_keys, known)
-    touched: dict[tuple[int, str, str], _Change] = {}
-    for _, event in fresh:
-        key = _delivery_key(event)
-        if key is not None:
-            fold.absorb(changes[key].facts, event)
-            touched[key] = changes[key]
+        change.id, change.facts, change.before = row[0], fold.load_facts(row[4]), Counted(*row[5:])
+    fresh = _drop_known(entries, event_keys, known)
     if not fresh:
         return
+    touched: dict[tuple[int, str, str], _Change] = {}
+    for entry in fresh:
+        if (key := entry.key) is not None:
+            fold.absorb(changes[key].facts, entry.event, entry.why)
+            touched[key] = changes[key]
     counts, old = _fold_deliveries(sql, list(touched.values()))
-    events_to_insert = [_event_row(item, event, changes) for item, event in fresh]
+    rows = [_event_row(entry, changes) for entry in fresh]
+    shown = [entry for entry in fresh if not entry.event.test]
     with sql.together():
-        if old:
-            sql.update_deliveries(old)
-        if rows := counts.rows(counts.hours):
-            sql.add_location_hours(rows)
-        if rows := counts.rows(counts.values):
-            sql.add_hourly_counts(rows)
-        if minutes := _minutes(fresh, now=now):
-            sql.add_minutes(minutes)
-        sql.insert_events(events_to_insert)
+        _write_counts(sql, counts, old)
+        sql.add_event_hours(_event_hours(shown))
+        if refused := [entry for entry in shown if entry.why.reason]:
+            sql.add_reason_hours(_reason_hours(refused))
+            sql.add_reason_providers(_reason_providers(refused))
+        sql.add_minutes(_minutes(shown, now=now))
+        sql.insert_events(rows)
 
 
-def _delivery_key(event: NormalizedEvent) -> tuple[int, str, str] | None:
-    """None where nothing says which delivery the event belongs to: it is stored alone."""
-    if not event.message_id or not event.recipient:
-        return None
-    return ids.location(event.location_ref), event.message_id, event.recipient
+def _write_counts(sql: Sql, counts: _Counts, old: list[tuple[Any, ...]]) -> None:
+    if old:
+        sql.update_deliveries(old)
+    sql.add_location_hours(counts.rows(counts.hours))
+    sql.add_hourly_counts(counts.rows(counts.values))
 
 
 def _drop_known(
-    events: list[tuple[Item, NormalizedEvent]],
+    entries: list[_Entry],
     keys: list[tuple[int, bytes]],
     known: dict[tuple[int, bytes], int],
-) -> list[tuple[Item, NormalizedEvent]]:
+) -> list[_Entry]:
     """The events that are new, once each; the others' items are marked as duplicates."""
     fresh = []
-    for key, (item, event) in zip(keys, events, strict=True):
+    for key, entry in zip(keys, entries, strict=True):
+        item, content = entry.item, entry.event.content
         item.status = "duplicate" if key in known else "stored"
         if key in known:
-            item.conflict = known[key] != event.content
+            item.conflict = known[key] != content
         else:
-            known[key] = event.content
-            fresh.append((item, event))
+            known[key] = content
+            fresh.append(entry)
     return fresh
 
 
@@ -384,23 +287,17 @@ def _fold_deliveries(sql: Sql, touched: list[_Change]) -> tuple[_Counts, list[tu
     """Insert the new deliveries. Returns what all of them change in the counters, and the rows
     (id + STATE_COLUMNS) of those to update.
     """
-    counts, new, old = _Counts(), [], []
+    new, old = [], []
     touched.sort(key=lambda change: (change.key[1], change.key[2], change.key[0]))
     standings = [fold.judge(change.facts) for change in touched]
-    ids.learn(value for standing in standings for value in _values_in(standing))
-    for change, standing in zip(touched, standings, strict=True):
-        campaign = ids.value(Dimension.CAMPAIGN, standing.campaign)
-        tags = _tags_column(standing.tags)
-        counted = _Counted(
-            standing.outcome,
-            standing.flags,
-            standing.bounce_class,
-            standing.hour,
-            campaign,
-            tags,
-        )
+    ids.learn(value for standing in standings for value in values_in(standing))
+    ids.learn_reasons(standing.reason for standing in standings)
+    found = [_counted(*pair) for pair in zip(touched, standings, strict=True)]
+    decisions.learn(_pairs_of(touched, found))
+    counts = _Counts(horizon=retention.horizon().deliveries_hour)
+    for change, standing, counted in zip(touched, standings, found, strict=True):
         counts.move(change.key[0], change.before, counted)
-        state = _state_row(change, standing, campaign, tags)
+        state = _state_row(change, standing, counted)
         if change.id is None:
             new.append((*change.key, *state))
         else:
@@ -412,54 +309,126 @@ def _fold_deliveries(sql: Sql, touched: list[_Change]) -> tuple[_Counts, list[tu
     return counts, old
 
 
-def _tags_column(tags: Iterable[str]) -> str:
-    found = sorted(ids.value(Dimension.TAG, tag) for tag in tags)
-    return "," + "".join(f"{tag}," for tag in found)
+def _pairs_of(touched: list[_Change], found: list[Counted]) -> Iterator[tuple[int, int]]:
+    for change, counted in zip(touched, found, strict=True):
+        yield from pairs_of(change.key[0], counted)
+        if change.before is not None:
+            yield from pairs_of(change.key[0], change.before)
 
 
-def _state_row(
-    change: _Change, standing: fold.Standing, campaign: int, tags: str
-) -> tuple[Any, ...]:
+def _counted(change: _Change, standing: fold.Standing) -> Counted:
+    """Where a delivery counts, with the ids of its values."""
+    ways = standing.ways
+    tags = sorted(ids.value(Dimension.TAG, tag) for tag in standing.tags)
+    return Counted(
+        outcome=int(standing.outcome),
+        flags=standing.flags,
+        bounce_class=standing.bounce_class,
+        category=standing.category,
+        hour=standing.hour,
+        campaign=ids.value(Dimension.CAMPAIGN, standing.campaign),
+        step=ids.value(Dimension.STEP, standing.step),
+        provider=ids.value(Dimension.PROVIDER, standing.provider),
+        domain=ids.value(Dimension.DOMAIN, domain_of(change.key[2])),
+        sending_domain=ids.value(Dimension.SENDING_DOMAIN, standing.sending_domain),
+        ip=ids.value(Dimension.IP, ways.ip),
+        pool=ids.value(Dimension.POOL, ways.pool),
+        tags="," + "".join(f"{tag}," for tag in tags),
+        ways=_ways_column(standing),
+    )
+
+
+def _ways_column(standing: fold.Standing) -> str:
+    ways = standing.ways
+    if not (ways.tried or ways.deferred or standing.deferral_categories):
+        return ","
+    return write_ways(
+        [(dimension, ids.value(dimension, text)) for dimension, text in ways.tried],
+        [(dimension, ids.value(dimension, text)) for dimension, text in ways.deferred],
+        standing.deferral_categories,
+    )
+
+
+def _state_row(change: _Change, standing: fold.Standing, counted: Counted) -> tuple[Any, ...]:
     return (
         standing.sent_at,
-        int(standing.outcome),
-        int(standing.flags),
-        int(standing.bounce_class),
-        int(standing.category),
+        counted.outcome,
+        counted.flags,
+        counted.bounce_class,
+        counted.category,
         standing.code,
-        campaign,
-        standing.step,
-        ids.value(Dimension.PROVIDER, standing.provider),
-        ids.value(Dimension.DOMAIN, domain_of(change.key[2])),
-        ids.value(Dimension.SENDING_DOMAIN, standing.sending_domain),
-        tags,
+        counted.campaign,
+        counted.step,
+        counted.provider,
+        counted.domain,
+        counted.sending_domain,
+        counted.ip,
+        counted.pool,
+        ids.value(Dimension.MX, standing.ways.mx),
+        ids.reason(standing.reason),
+        counted.tags,
+        counted.ways,
         fold.dump_facts(change.facts),
     )
 
 
-def _minutes(
-    fresh: list[tuple[Item, NormalizedEvent]], *, now: int
-) -> list[tuple[int, int, int, int]]:
+def _minutes(shown: list[_Entry], *, now: int) -> list[tuple[int, ...]]:
     """Events by the minute they happened in, as far back as the live chart looks.
 
     Rows of location, minute, kind and count, in key order.
     """
     oldest = oldest_minute(now)
-    minutes: dict[tuple[int, int, int], int] = defaultdict(int)
-    for _, event in fresh:
+    minutes: Counter[tuple[int, ...]] = Counter()
+    for entry in shown:
+        event = entry.event
         minute = event.occurred_at // 60_000_000
-        if minute > oldest and not event.test:
+        if minute > oldest:
             minutes[ids.location(event.location_ref), minute, int(event.kind)] += 1
     return sorted((*key, n) for key, n in minutes.items())
+
+
+def _event_hours(shown: list[_Entry]) -> list[tuple[int, ...]]:
+    """Events by the hour they happened in: rows of EVENT_HOUR_KEY and count, in key order."""
+    hours: Counter[tuple[int, ...]] = Counter()
+    for entry in shown:
+        event, hour = entry.event, _hour_of(entry.event)
+        provider = ids.value(Dimension.PROVIDER, event.provider)
+        rest = hour, provider, int(event.kind), entry.why.bounce_class
+        hours[ids.location(event.location_ref), *rest] += 1
+        hours[FLEET_LOCATION, *rest] += 1
+    return sorted((*key, n) for key, n in hours.items())
+
+
+def _reason_hours(refused: list[_Entry]) -> list[tuple[int, ...]]:
+    """Failures by reason: rows of REASON_HOUR_KEY and count, in key order."""
+    hours: Counter[tuple[int, ...]] = Counter()
+    for entry in refused:
+        event, reason = entry.event, ids.reason(entry.why.reason) or 0
+        provider = ids.value(Dimension.PROVIDER, event.provider)
+        pool = ids.value(Dimension.POOL, event.detail.pool)
+        location = ids.location(event.location_ref)
+        hours[location, _hour_of(event), reason, provider, pool, int(event.kind)] += 1
+    return sorted((*key, n) for key, n in hours.items())
+
+
+def _reason_providers(refused: list[_Entry]) -> list[tuple[int, ...]]:
+    """When providers gave reasons: rows of reason, provider, first and last time, in key order."""
+    times: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for entry in refused:
+        provider = ids.value(Dimension.PROVIDER, entry.event.provider)
+        times[ids.reason(entry.why.reason) or 0, provider].append(entry.event.occurred_at)
+    return sorted((*key, min(seen), max(seen)) for key, seen in times.items())
+
+
+def _hour_of(event: NormalizedEvent) -> int:
+    return event.occurred_at // 3_600_000_000
 
 
 _encode_detail = msgspec.json.Encoder().encode
 
 
-def _event_row(
-    item: Item, event: NormalizedEvent, changes: dict[tuple[int, str, str], _Change]
-) -> tuple[Any, ...]:
-    key = _delivery_key(event)
+def _event_row(entry: _Entry, changes: dict[tuple[int, str, str], _Change]) -> tuple[Any, ...]:
+    item, event, why, key = entry.item, entry.event, entry.why, entry.key
     codec, payload = payloads.pack(item.body)
     detail = event.detail
     if event.test:
@@ -471,12 +440,25 @@ def _event_row(
         int(event.kind),
         event.occurred_at,
         item.received_at,
-        event.detail.code,
+        detail.code,
+        why.category,
+        why.bounce_class,
+        ids.reason(why.reason),
+        ids.value(Dimension.PROVIDER, event.provider),
         _encode_detail(detail).decode(),
         event.content,
+        _webhook_digest(detail.webhook_id),
         payload,
         codec,
     )
+
+
+def _webhook_digest(webhook_id: str) -> int | None:
+    """A number that stands for a webhookId; None without one."""
+    if not webhook_id:
+        return None
+    words = webhook_id.encode(errors="surrogatepass")
+    return int.from_bytes(blake2b(words, digest_size=8).digest(), signed=True)
 
 
 def write_safely(items: Sequence[Item], *, now: int) -> None:

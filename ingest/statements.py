@@ -24,16 +24,26 @@ type EventKey = tuple[int, bytes]
 
 STATE_COLUMNS = (
     "sent_at", "outcome", "flags", "bounce_class", "category", "code",
-    "campaign_id", "step", "provider_id", "domain_id", "sending_domain_id", "tags", "facts",
+    "campaign_id", "step_id", "provider_id", "domain_id", "sending_domain_id", "ip_id", "pool_id",
+    "mx_id", "reason_id", "tags", "ways", "facts",
+)  # fmt: skip
+# What a stored delivery was counted as, in the order of ``counted.Counted``; None: its hour.
+COUNTED_COLUMNS = (
+    "outcome", "flags", "bounce_class", "category", None, "campaign_id", "step_id", "provider_id",
+    "domain_id", "sending_domain_id", "ip_id", "pool_id", "tags", "ways",
 )  # fmt: skip
 KEY_COLUMNS = ("location_id", "message_id", "recipient")
 EVENT_COLUMNS = (
     "location_id", "delivery_id", "key", "kind", "occurred_at", "received_at", "code",
-    "detail", "content", "payload", "payload_codec",
+    "category", "bounce_class", "reason_id", "provider_id", "detail", "content", "webhook",
+    "payload", "payload_codec",
 )  # fmt: skip
 LOCATION_HOUR_KEY = ("location_id", "hour")
 HOURLY_COUNT_KEY = ("location_id", "dimension", "hour", "value_id")
 MINUTE_KEY = ("location_id", "minute", "kind")
+EVENT_HOUR_KEY = ("location_id", "hour", "provider_id", "kind", "bounce_class")
+REASON_HOUR_KEY = ("location_id", "hour", "reason_id", "provider_id", "pool_id", "kind")
+REASON_PROVIDER = ("reason_id", "provider_id", "first_at", "last_at")
 
 # One lock for all writers of events, taken last and held to the commit, so that event ids
 # become visible in their order. Any constant will do.
@@ -58,16 +68,18 @@ class Raced(Exception):
 
 _TYPES = {
     "id": "bigint", "location_id": "bigint", "delivery_id": "bigint", "message_id": "text",
-    "recipient": "text", "sent_at": "bigint", "outcome": "smallint", "flags": "smallint",
+    "recipient": "text", "sent_at": "bigint", "outcome": "smallint", "flags": "int",
     "bounce_class": "smallint", "category": "smallint", "code": "smallint",
-    "campaign_id": "bigint", "step": "text", "provider_id": "bigint", "domain_id": "bigint",
-    "sending_domain_id": "bigint", "tags": "text", "facts": "text", "key": "text",
+    "campaign_id": "bigint", "step_id": "bigint", "provider_id": "bigint", "domain_id": "bigint",
+    "sending_domain_id": "bigint", "ip_id": "bigint", "pool_id": "bigint", "mx_id": "bigint",
+    "reason_id": "int", "tags": "text", "ways": "text", "facts": "text", "key": "text",
+    "first_at": "bigint", "last_at": "bigint", "webhook": "bigint",
     "kind": "smallint", "occurred_at": "bigint", "received_at": "bigint", "detail": "text",
     "content": "bigint", "payload": "int[]", "payload_codec": "smallint", "hour": "int",
     "dimension": "smallint", "value_id": "bigint", "minute": "int", "events": "int",
     **dict.fromkeys(MEASURES, "int"),
 }  # fmt: skip
-_TIMES = {"sent_at", "occurred_at", "received_at"}
+_TIMES = {"sent_at", "occurred_at", "received_at", "first_at", "last_at"}
 
 
 def _recordset(columns: Iterable[str]) -> str:
@@ -95,6 +107,17 @@ def _upsert(table: str, key: Sequence[str], counts: Sequence[str], source: str) 
     )
 
 
+def _seen(least: str, greatest: str, source: str) -> str:
+    """The first and last times of a reason at a provider, whichever comes first."""
+    table = "ingest_reasonprovider"
+    return (
+        f"INSERT INTO {table} ({', '.join(REASON_PROVIDER)}) {source} "
+        "ON CONFLICT (reason_id, provider_id) DO UPDATE SET "
+        f"first_at = {least}({table}.first_at, excluded.first_at), "
+        f"last_at = {greatest}({table}.last_at, excluded.last_at)"
+    )
+
+
 def _json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
 
@@ -116,10 +139,10 @@ class Postgres:
     def __init__(self) -> None:
         event_read = ", ".join(_read(c) for c in EVENT_COLUMNS)
         new_columns = KEY_COLUMNS + STATE_COLUMNS
+        hour = "floor(extract(epoch FROM d.sent_at) / 3600)::int"
         self._lock = (
-            "SELECT d.id, d.location_id, d.message_id, d.recipient, d.facts, d.outcome, d.flags, "
-            "d.bounce_class, floor(extract(epoch FROM d.sent_at) / 3600)::int, "
-            "d.campaign_id, d.tags "
+            "SELECT d.id, d.location_id, d.message_id, d.recipient, d.facts, "
+            f"{', '.join(f'd.{c}' if c else hour for c in COUNTED_COLUMNS)} "
             f"FROM {_recordset(KEY_COLUMNS)} JOIN ingest_delivery d ON d.message_id = r.message_id "
             "AND d.recipient = r.recipient AND d.location_id = r.location_id "
             "ORDER BY d.message_id, d.recipient, d.location_id FOR UPDATE OF d"
@@ -147,10 +170,12 @@ class Postgres:
         )
         self._add_location_hours = self._counting("ingest_locationhour", LOCATION_HOUR_KEY)
         self._add_hourly_counts = self._counting("ingest_hourlycount", HOURLY_COUNT_KEY)
-        minute = (*MINUTE_KEY, "events")
-        self._add_minutes = _upsert(
-            "ingest_minutecount", MINUTE_KEY, ("events",),
-            f"SELECT {', '.join(_read(c) for c in minute)} FROM {_recordset(minute)}",
+        self._add_minutes = self._adding("ingest_minutecount", MINUTE_KEY)
+        self._add_event_hours = self._adding("ingest_eventhour", EVENT_HOUR_KEY)
+        self._add_reason_hours = self._adding("ingest_reasonhour", REASON_HOUR_KEY)
+        self._add_reason_providers = _seen(
+            "least", "greatest",
+            f"SELECT {', '.join(map(_read, REASON_PROVIDER))} FROM {_recordset(REASON_PROVIDER)}",
         )  # fmt: skip
 
     @staticmethod
@@ -158,6 +183,12 @@ class Postgres:
         columns = (*key, *MEASURES)
         read = ", ".join(_read(c) for c in columns)
         return _upsert(table, key, MEASURES, f"SELECT {read} FROM {_recordset(columns)}")
+
+    @staticmethod
+    def _adding(table: str, key: Sequence[str]) -> str:
+        columns = (*key, "events")
+        read = ", ".join(_read(c) for c in columns)
+        return _upsert(table, key, ("events",), f"SELECT {read} FROM {_recordset(columns)}")
 
     def prepare(self) -> None:
         """Bounds for a connection that writes: a stopped process must not hold the others.
@@ -191,8 +222,7 @@ class Postgres:
         """The stored deliveries of these keys, locked in key order; then, which of these events
         are stored, with their content digests.
 
-        A delivery's row: id, location id, message id, recipient, facts, and what it was counted
-        as: outcome, flags, class, hour since 1970, campaign id, tags.
+        A delivery's row: id, location id, message id, recipient, facts, and COUNTED_COLUMNS.
         """
         keys = [(location, key.hex()) for location, key in events]
         with self.together():
@@ -219,15 +249,31 @@ class Postgres:
 
     def add_location_hours(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
         """Add to the counters of locations: (LOCATION_HOUR_KEY, measures), sorted."""
-        self._execute(self._add_location_hours, _count_json(LOCATION_HOUR_KEY, rows))
+        if rows:
+            self._execute(self._add_location_hours, _count_json(LOCATION_HOUR_KEY, rows))
 
     def add_hourly_counts(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
         """Add to the counters of values: (HOURLY_COUNT_KEY, measures), sorted."""
-        self._execute(self._add_hourly_counts, _count_json(HOURLY_COUNT_KEY, rows))
+        if rows:
+            self._execute(self._add_hourly_counts, _count_json(HOURLY_COUNT_KEY, rows))
 
     def add_minutes(self, rows: Sequence[tuple[int, ...]]) -> None:
         """Add to the minute table: rows of MINUTE_KEY + count, sorted."""
-        self._execute(self._add_minutes, _json((*MINUTE_KEY, "events"), rows))
+        if rows:
+            self._execute(self._add_minutes, _json((*MINUTE_KEY, "events"), rows))
+
+    def add_event_hours(self, rows: Sequence[tuple[int, ...]]) -> None:
+        """Add to the events' own clock: rows of EVENT_HOUR_KEY + count, sorted."""
+        if rows:
+            self._execute(self._add_event_hours, _json((*EVENT_HOUR_KEY, "events"), rows))
+
+    def add_reason_hours(self, rows: Sequence[tuple[int, ...]]) -> None:
+        """Add to the reasons' counts: rows of REASON_HOUR_KEY + count, sorted."""
+        self._execute(self._add_reason_hours, _json((*REASON_HOUR_KEY, "events"), rows))
+
+    def add_reason_providers(self, rows: Sequence[tuple[int, ...]]) -> None:
+        """Widen the times that providers gave reasons in: rows of REASON_PROVIDER, sorted."""
+        self._execute(self._add_reason_providers, _json(REASON_PROVIDER, rows))
 
     def insert_events(self, rows: Sequence[tuple[Any, ...]]) -> int:
         """Insert events (EVENT_COLUMNS) under the writers' lock. Returns the newest cursor.
@@ -237,10 +283,10 @@ class Postgres:
         # All payloads travel as one binary parameter; each row names its piece of it.
         encoded, begin = [], 1
         for row in rows:
-            length = len(row[9])
-            encoded.append((*row[:2], row[2].hex(), *row[3:9], [begin, length], row[10]))
+            length = len(row[-2])
+            encoded.append((*row[:2], row[2].hex(), *row[3:-2], [begin, length], row[-1]))
             begin += length
-        payloads = b"".join(row[9] for row in rows)
+        payloads = b"".join(row[-2] for row in rows)
         self._execute("SELECT pg_advisory_xact_lock(%s)", EVENT_LOCK)
         ids = self._execute(self._insert_events, payloads, _json(EVENT_COLUMNS, encoded)).fetchall()
         if len(ids) != len(rows):
@@ -268,14 +314,15 @@ class Postgres:
 class Sqlite:
     """Statements for SQLite. The transaction is IMMEDIATE, so that nobody else writes in it."""
 
+    _hour = "CAST(strftime('%s', d.sent_at) AS INTEGER) / 3600"
     _lock = (
-        "SELECT d.id, d.location_id, d.message_id, d.recipient, d.facts, d.outcome, d.flags, "
-        "d.bounce_class, CAST(strftime('%s', d.sent_at) AS INTEGER) / 3600, d.campaign_id, d.tags "
-        "FROM json_each(?) k CROSS JOIN ingest_delivery d "
+        "SELECT d.id, d.location_id, d.message_id, d.recipient, d.facts, "
+        + ", ".join(f"d.{column}" if column else "{hour}" for column in COUNTED_COLUMNS)
+        + " FROM json_each(?) k CROSS JOIN ingest_delivery d "
         "ON d.message_id = json_extract(k.value, '$[1]') "
         "AND d.recipient = json_extract(k.value, '$[2]') "
         "AND d.location_id = json_extract(k.value, '$[0]')"
-    )
+    ).replace("{hour}", _hour)
     _known = "SELECT content FROM ingest_event WHERE location_id = ? AND key = ?"
 
     def __init__(self) -> None:
@@ -290,9 +337,10 @@ class Sqlite:
         self._insert_events = self._insert("ingest_event", ("id", *EVENT_COLUMNS))
         self._add_location_hours = self._counting("ingest_locationhour", LOCATION_HOUR_KEY)
         self._add_hourly_counts = self._counting("ingest_hourlycount", HOURLY_COUNT_KEY)
-        self._add_minutes = _upsert(
-            "ingest_minutecount", MINUTE_KEY, ("events",), "VALUES (%s, %s, %s, %s)"
-        )
+        self._add_minutes = self._adding("ingest_minutecount", MINUTE_KEY)
+        self._add_event_hours = self._adding("ingest_eventhour", EVENT_HOUR_KEY)
+        self._add_reason_hours = self._adding("ingest_reasonhour", REASON_HOUR_KEY)
+        self._add_reason_providers = _seen("min", "max", "VALUES (%s, %s, %s, %s)")
 
     @staticmethod
     def _insert(table: str, columns: Sequence[str]) -> str:
@@ -303,6 +351,11 @@ class Sqlite:
     def _counting(table: str, key: Sequence[str]) -> str:
         marks = ", ".join(["%s"] * (len(key) + len(MEASURES)))
         return _upsert(table, key, MEASURES, f"VALUES ({marks})")
+
+    @staticmethod
+    def _adding(table: str, key: Sequence[str]) -> str:
+        marks = ", ".join(["%s"] * (len(key) + 1))
+        return _upsert(table, key, ("events",), f"VALUES ({marks})")
 
     def prepare(self) -> None:
         """Wait less for the lock than other connections: senders are waiting for us."""
@@ -368,6 +421,21 @@ class Sqlite:
     def add_minutes(self, rows: Sequence[tuple[int, ...]]) -> None:
         """Add to the minute table: rows of MINUTE_KEY + count."""
         self._many(self._add_minutes, rows)
+
+    def add_event_hours(self, rows: Sequence[tuple[int, ...]]) -> None:
+        """Add to the events' own clock: rows of EVENT_HOUR_KEY + count."""
+        self._many(self._add_event_hours, rows)
+
+    def add_reason_hours(self, rows: Sequence[tuple[int, ...]]) -> None:
+        """Add to the reasons' counts: rows of REASON_HOUR_KEY + count."""
+        self._many(self._add_reason_hours, rows)
+
+    def add_reason_providers(self, rows: Sequence[tuple[int, ...]]) -> None:
+        """Widen the times that providers gave reasons in: rows of REASON_PROVIDER."""
+        self._many(
+            self._add_reason_providers,
+            [(*row[:2], naive_utc(row[2]), naive_utc(row[3])) for row in rows],
+        )
 
     def insert_events(self, rows: Sequence[tuple[Any, ...]]) -> int:
         """Insert events (EVENT_COLUMNS). Returns the newest cursor."""

@@ -112,6 +112,11 @@ class Flag(IntFlag):
     MACHINE = 256
     REACHED = 512
     OPENED_HUMAN = 1024
+    EXPIRED = 2048  # bounced because the sender gave up trying
+    VISIBLE = 4096  # reached, at a provider known to report complaints
+    VISIBLE_COMPLAINED = 8192
+    BLOCK_LOW = 16384  # HighLevel surely counts it as an ESP block …
+    BLOCK_HIGH = 32768  # … or may
 
 
 class Dimension(_Word):
@@ -126,7 +131,27 @@ class Dimension(_Word):
     POOL = 7
     CATEGORY = 8
     STEP = 9
+    MX = 10
 
+
+# The dimensions that counters are kept for. What an attempt went through (IP, pool) counts a
+# delivery in each value that tried; ``CATEGORY`` has the category's number as its value.
+ROLLED_UP = (
+    Dimension.CAMPAIGN,
+    Dimension.STEP,
+    Dimension.TAG,
+    Dimension.PROVIDER,
+    Dimension.DOMAIN,
+    Dimension.SENDING_DOMAIN,
+    Dimension.IP,
+    Dimension.POOL,
+    Dimension.CATEGORY,
+)
+# Of these the rows of location 0 hold the whole fleet, as ``LocationHour`` does for all mail.
+FLEET = frozenset({Dimension.TAG, Dimension.PROVIDER, Dimension.POOL, Dimension.CATEGORY})
+FLEET_LOCATION = 0
+# So many values of a dimension are counted apart in a location; later ones share ``(other)``.
+MOST_VALUES = 5_000
 
 # The columns of every counter table, in this order everywhere. ``in_flight``, ``settled``,
 # ``reached`` and ``undetermined`` follow from these and are never stored.
@@ -151,6 +176,12 @@ MEASURES = (
     "late_bounced",
     "recovered",
     "inferred",
+    "visible_reached",
+    "visible_complained",
+    "block_low",
+    "block_high",
+    # Only under an IP, pool or MX: tried there, settled elsewhere.
+    "moved",
 )
 
 NONE_KEY = "(none)"

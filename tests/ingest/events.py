@@ -38,6 +38,8 @@ _details = st.fixed_dictionaries(
         "enhanced": st.sampled_from(["", "4.2.2", "5.1.1", "5.7.1"]),
         "ip": st.sampled_from(["", "192.0.2.1", "192.0.2.2"]),
         "pool": st.sampled_from(["", "a", "b"]),
+        "mx": st.sampled_from(["", "mx1.example.net", "mx2.example.net"]),
+        "message": st.sampled_from(["", "user unknown", "mailbox full", "blocked by spamhaus"]),
         "attempt": st.integers(1, 5),
     },
 )

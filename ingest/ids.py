@@ -1,0 +1,209 @@
+"""Ids of what events name: locations, values, reasons. Made before the batch that needs them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from ingest.counted_values import CAPPED, decisions
+from ingest.fold import Standing, Why
+from ingest.models import Location, Reason, Value
+from ingest.normalize import AppEvent, NormalizedEvent
+from ingest.statements import Sql
+from ingest.vocabulary import OTHER_KEY, Dimension
+
+
+class Ids:
+    """Ids of locations, values and reasons: looked up once, made in transactions of their own.
+
+    Filled only from what is committed, so a batch that is rolled back leaves nothing behind.
+    """
+
+    _most = 200_000
+
+    def __init__(self) -> None:
+        self._locations: dict[str, int] = {}
+        self._companies: dict[str, str] = {}
+        self._named: set[str] = set()
+        self._values: dict[tuple[int, str], int] = {}
+        self._reasons: dict[str, int] = {}
+        self._exempt = False
+
+    def clear(self) -> None:
+        """Forget everything: another database is behind the connection."""
+        self._locations.clear()
+        self._companies.clear()
+        self._named.clear()
+        self._values.clear()
+        self._reasons.clear()
+        self._exempt = False
+        decisions.clear()
+
+    def location(self, ref: str) -> int:
+        """The id of a location that ``prepare`` has seen."""
+        return self._locations[ref]
+
+    def value(self, dimension: Dimension, text: str) -> int:
+        """The id of a value that ``prepare`` has seen."""
+        return self._values[dimension, text]
+
+    def reason(self, digest: str) -> int | None:
+        """The id of a reason by its digest; None for an empty digest."""
+        return self._reasons[digest] if digest else None
+
+    def prepare(
+        self,
+        sql: Sql,
+        events: Sequence[NormalizedEvent],
+        whys: Iterable[Why],
+        apps: Iterable[AppEvent],
+    ) -> None:
+        """Make sure that everything these events name has an id."""
+        companies = {app.location_ref: app.company_ref for app in apps}
+        companies |= {event.location_ref: event.company_ref for event in events}
+        self._prepare_locations(companies)
+        placed = [(event.location_ref, _values_of(event)) for event in events]
+        self._make_values(sql, {value for _, values in placed for value in values})
+        self._name_campaigns(events)
+        self._make_reasons(sql, {why.reason: why for why in whys})
+        decisions.prepare(
+            sql,
+            {
+                (self._locations[ref], dimension, self._values[dimension, text])
+                for ref, values in placed
+                for dimension, text in values
+                if text and dimension in CAPPED
+            },
+        )
+
+    def _make_values(self, sql: Sql, wanted: set[tuple[int, str]]) -> None:
+        wanted |= _NO_VALUES
+        missing = sorted(value for value in wanted if value not in self._values)
+        if not missing:
+            return
+        if len(self._values) > self._most:
+            self._values.clear()
+            self._named.clear()
+            missing = sorted(wanted)
+        with sql.unsynced():
+            Value.objects.bulk_create(
+                [Value(dimension=dimension, text=text) for dimension, text in missing],
+                ignore_conflicts=True,
+            )
+        self.learn(missing)
+        if not self._exempt:
+            empty = [self._values[d, text] for d, text in _NO_VALUES if not text]
+            decisions.exempt(empty, {d: self._values[d, OTHER_KEY] for d in CAPPED})
+            self._exempt = True
+
+    def _make_reasons(self, sql: Sql, wanted: dict[str, Why]) -> None:
+        missing = sorted(digest for digest in wanted if digest and digest not in self._reasons)
+        if not missing:
+            return
+        if len(self._reasons) > self._most:
+            self._reasons.clear()
+            missing = sorted(filter(None, wanted))
+        with sql.unsynced():
+            Reason.objects.bulk_create(
+                [
+                    Reason(
+                        digest=bytes.fromhex(digest),
+                        text=wanted[digest].text,
+                        category=wanted[digest].category,
+                        bounce_class=wanted[digest].bounce_class,
+                    )
+                    for digest in missing
+                ],
+                ignore_conflicts=True,
+            )
+        self.learn_reasons(missing)
+
+    def learn_reasons(self, digests: Iterable[str]) -> None:
+        """Look up reasons that are stored already."""
+        missing = [digest for digest in digests if digest and digest not in self._reasons]
+        if missing:
+            rows = Reason.objects.filter(digest__in=[bytes.fromhex(digest) for digest in missing])
+            found = rows.values_list("digest", "id")
+            self._reasons.update({bytes(digest).hex(): pk for digest, pk in found})
+
+    def _name_campaigns(self, events: Iterable[NormalizedEvent]) -> None:
+        """Keep the name that a payload gives its campaign, unless it has one by now."""
+        for event in events:
+            if event.campaign_name and event.campaign not in self._named:
+                unnamed = Value.objects.filter(
+                    dimension=Dimension.CAMPAIGN, text=event.campaign, label=""
+                )
+                unnamed.update(label=event.campaign_name)
+                self._named.add(event.campaign)
+
+    def _prepare_locations(self, companies: dict[str, str]) -> None:
+        companies.pop("", None)
+        missing = sorted(ref for ref in companies if ref not in self._locations)
+        if missing:
+            Location.objects.bulk_create(
+                [Location(ref=ref, company_ref=companies[ref]) for ref in missing],
+                ignore_conflicts=True,
+            )
+            for location in Location.objects.filter(ref__in=missing):
+                self._locations[location.ref] = location.pk
+                self._companies[location.ref] = location.company_ref
+        for ref, company in companies.items():
+            if company and not self._companies[ref]:
+                Location.objects.filter(ref=ref, company_ref="").update(company_ref=company)
+                self._companies[ref] = company
+
+    def learn(self, wanted: Iterable[tuple[int, str]]) -> None:
+        """Look up values that are stored already. They were committed: remembering is safe."""
+        by_dimension: dict[int, list[str]] = defaultdict(list)
+        for dimension, text in wanted:
+            if (dimension, text) not in self._values:
+                by_dimension[dimension].append(text)
+        for dimension, texts in by_dimension.items():
+            rows = Value.objects.filter(dimension=dimension, text__in=texts)
+            self._values.update(
+                {(dimension, text): pk for pk, text in rows.values_list("id", "text")}
+            )
+
+
+def _values_of(event: NormalizedEvent) -> list[tuple[Dimension, str]]:
+    """What the event may put its delivery under; the empty text stands for "has none"."""
+    detail = event.detail
+    values = [
+        (Dimension.CAMPAIGN, event.campaign),
+        (Dimension.STEP, event.step),
+        (Dimension.PROVIDER, event.provider),
+        (Dimension.DOMAIN, domain_of(event.recipient)),
+        (Dimension.SENDING_DOMAIN, event.sending_domain),
+        (Dimension.IP, detail.ip),
+        (Dimension.POOL, detail.pool),
+        (Dimension.MX, detail.mx),
+    ]
+    values += [(Dimension.TAG, tag) for tag in event.tags]
+    return values
+
+
+def domain_of(recipient: str) -> str:
+    """The recipient's domain. Of the key alone, so that no event can say otherwise."""
+    return recipient.rpartition("@")[2]
+
+
+def values_in(standing: Standing) -> Iterable[tuple[Dimension, str]]:
+    """What a delivery is put under: earlier events may have named what this batch does not."""
+    ways = standing.ways
+    yield Dimension.CAMPAIGN, standing.campaign
+    yield Dimension.STEP, standing.step
+    yield Dimension.PROVIDER, standing.provider
+    yield Dimension.SENDING_DOMAIN, standing.sending_domain
+    yield Dimension.IP, ways.ip
+    yield Dimension.POOL, ways.pool
+    yield Dimension.MX, ways.mx
+    yield from ways.tried
+    yield from ways.deferred
+    for tag in standing.tags:
+        yield Dimension.TAG, tag
+
+
+# What every database has: the values of what has none, and of what is not counted apart.
+_NO_VALUES = {(d, "") for d in Dimension if d is not Dimension.CATEGORY} | {
+    (d, OTHER_KEY) for d in CAPPED
+}
+
+ids = Ids()
