@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from itertools import count
-from math import ceil, exp, floor, fsum, inf, lgamma, log, log1p, sqrt
+from math import ceil, exp, floor, fsum, hypot, inf, lgamma, log, log1p, sqrt
 from types import MappingProxyType
 
 from dashboard.rates import Counts, Rate, wilson
@@ -406,7 +406,7 @@ def duration(hours: float) -> str:
     """About how long, in the unit that reads best."""
     for size, unit in ((1 / 60, "minute"), (1.0, "hour"), (24.0, "day")):
         number = max(1, round(hours / size))
-        if number < {"minute": 120, "hour": 48}.get(unit, inf):
+        if number < {"minute": 90, "hour": 48}.get(unit, inf):
             break
     return f"about {number:,} {unit}{'' if number == 1 else 's'}"
 
@@ -567,29 +567,32 @@ def changes(
 
 def _split_up(before: Tally, after: Tally, phi_of: Callable[[str], float]) -> Iterator[Part]:
     """Every key's two parts of the move, by midpoints; mixes are beside the average rate."""
-    whole = _total(before), _total(after)
-    average = (_rate(whole[0]) + _rate(whole[1])) / 2
+    totals = _total(before), _total(after)
+    average = (_rate(totals[0]) + _rate(totals[1])) / 2
+    sizes = totals[0][1], totals[1][1]
     for key in sorted(before.keys() | after.keys()):
-        was, now = before.get(key, (0, 0)), after.get(key, (0, 0))
-        if was[1] or now[1]:
-            shares = was[1] / whole[0][1], now[1] / whole[1][1]
-            yield from _split(key, (was, now), shares, average, phi_of(key))
+        counted = before.get(key, (0, 0)), after.get(key, (0, 0))
+        if any(n for _, n in counted):
+            yield from _split(key, counted, sizes, average, phi_of(key))
 
 
 def _split(
     key: str,
     counted: tuple[tuple[int, int], tuple[int, int]],
-    shares: tuple[float, float],
+    sizes: tuple[int, int],
     average: float,
     phi: float,
 ) -> Iterator[Part]:
-    was, now = (mine if mine[1] else other for mine, other in (counted, counted[::-1]))
-    weight, shift = sum(shares) / 2, shares[1] - shares[0]
-    noise = [_variance(x, n) for x, n in counted if n]
-    error = sqrt(phi * fsum(noise))
-    yield Part(key, Cause.RATE, (_rate(now) - _rate(was)) * weight, error * weight)
-    middle = (_rate(was) + _rate(now)) / 2
-    yield Part(key, Cause.MIX, shift * (middle - average), abs(shift) * error / len(noise))
+    (_, was_n), (_, now_n) = counted
+    shares = was_n / sizes[0], now_n / sizes[1]
+    was, now = _rate(counted[0] if was_n else counted[1]), _rate(counted[1 if now_n else 0])
+    weight, shift, beside = sum(shares) / 2, shares[1] - shares[0], (was + now) / 2 - average
+    known = [_variance(x, n) for x, n in counted if n]
+    error = sqrt(phi * fsum(known))
+    # How much mail went where is chance too, and as clustered.
+    drift = sqrt(phi * (_variance(was_n, sizes[0]) + _variance(now_n, sizes[1])))
+    yield Part(key, Cause.RATE, (now - was) * weight, error * weight)
+    yield Part(key, Cause.MIX, shift * beside, hypot(shift * error / len(known), beside * drift))
 
 
 def _total(tally: Tally) -> tuple[int, int]:

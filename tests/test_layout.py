@@ -21,6 +21,7 @@ PURE = (
     "ingest/fold.py",
     "ingest/vocabulary.py",
     "dashboard/rates.py",
+    "dashboard/judging.py",
     "dashboard/charts.py",
     "config/environment.py",
     "config/secret_key.py",
