@@ -8,7 +8,8 @@ import json
 from typing import Any
 
 import msgspec
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
 from django.core.paginator import Paginator
 from django.db import connection
 from django.db.models import Model, Q, QuerySet
@@ -18,8 +19,19 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from ingest import operator_rules
+from ingest.classify import FIXERS, SCOPES, RuleError
 from ingest.management.commands.create_source import webhook_url
-from ingest.models import Delivery, Event, KeptWebhook, Location, Source, Value, tag_ids
+from ingest.models import (
+    ClassificationRule,
+    Delivery,
+    Event,
+    KeptWebhook,
+    Location,
+    Source,
+    Value,
+    tag_ids,
+)
 from ingest.normalize import Detail, decode
 from ingest.record import payload_of
 from ingest.vocabulary import Dimension, EventKind, Flag
@@ -327,3 +339,101 @@ class KeptWebhookAdmin(ReadOnlyAdmin):
     def pretty_body(self, kept: KeptWebhook) -> SafeString:
         """The body as it came, indented if it is JSON."""
         return format_html('<pre class="payload">{}</pre>', pretty(bytes(kept.body)))
+
+
+def _word_choices(words: frozenset[str]) -> list[tuple[str, str]]:
+    named = [(word, word.replace("_", " ")) for word in sorted(words) if word]
+    return [("", "the category's own"), *named]
+
+
+class RuleForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A rule that can be used, or a sentence that says why it cannot."""
+
+    scope = forms.ChoiceField(
+        choices=_word_choices(SCOPES), required=False, help_text="What is refused."
+    )
+    fix_by = forms.ChoiceField(
+        choices=_word_choices(FIXERS), required=False, label="Who can fix it"
+    )
+
+    class Meta:
+        model = ClassificationRule
+        fields = (
+            "name", "position", "enabled", "text", "provider", "code", "enhanced", "category",
+            "bounce_class", "scope", "fix_by", "note",
+        )  # fmt: skip
+        help_texts = {  # noqa: RUF012 - Django's way
+            "position": "Lower ones are tried first.",
+            "provider": "Names with commas between, such as Gmail, Yahoo; empty: any.",
+            "code": "Such as 550; empty: any.",
+            "enhanced": "Such as 5.7.1, or 7.1 for both 4.7.1 and 5.7.1; empty: any.",
+        }
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse what would never match, match anything, or take long."""
+        cleaned = super().clean() or self.cleaned_data
+        if not self.errors:
+            row = ClassificationRule(**(cleaned | {"code": cleaned["code"] or None}))
+            try:
+                operator_rules.read_rule(row)
+            except RuleError as error:
+                raise forms.ValidationError(str(error)) from None
+        return cleaned
+
+    def is_valid(self) -> bool:
+        """Whether it may be saved: a preview is not."""
+        return super().is_valid() and "_preview" not in self.data
+
+
+@admin.register(ClassificationRule)
+class ClassificationRuleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Operators' own rules, in the order in which they are tried."""
+
+    form = RuleForm
+    list_display = ("name", "position", "enabled", "condition", "category", "bounce_class", "state")
+    list_editable = ("position", "enabled")
+    list_filter = ("enabled", "category")
+    search_fields = ("name", "text", "note")
+    ordering = ("position", "name")
+    change_form_template = "admin/ingest/classificationrule/change_form.html"
+    fieldsets = (
+        (None, {"fields": ("name", "position", "enabled", "note")}),
+        (
+            "If all of these hold",
+            {"fields": ("text", "provider", "code", "enhanced")},
+        ),
+        ("it is", {"fields": ("category", "bounce_class", "scope", "fix_by")}),
+    )
+
+    @admin.display(description="if")
+    def condition(self, rule: ClassificationRule) -> str:
+        """All of its conditions."""
+        parts = (rule.text, rule.provider, rule.code, rule.enhanced)
+        return " and ".join(str(part) for part in parts if part)
+
+    @admin.display(description="state")
+    def state(self, rule: ClassificationRule) -> str:
+        """Why it is not used, if it cannot be."""
+        try:
+            operator_rules.read_rule(rule)
+        except RuleError as error:
+            return f"left out: {error}"
+        return "in use" if rule.enabled else "off"
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        """The page of one rule, with what it would catch as it is stored or typed in."""
+        form = context["adminform"].form
+        if not form.errors and (obj is not None or "_preview" in form.data):
+            try:
+                context["preview"] = operator_rules.preview(form.instance)
+            except RuleError as error:
+                self.message_user(request, f"It is left out: {error}", messages.WARNING)
+        return super().render_change_form(request, context, add, change, form_url, obj)

@@ -103,12 +103,16 @@ class Rules:
         return cls(_Tables(tomllib.loads(text)))
 
     def with_first(self, extra: Sequence[Rule]) -> "Rules":
-        """The built-in rules behind others, which decide first. Raises ``RuleError``."""
+        """The built-in rules behind others, which decide first. Raises ``RuleError``.
+
+        These others need no examples; those that they have are tried.
+        """
         for rule in extra:
             _check(rule)
         rules = Rules(self._tables, extra)
         for rule in extra:
-            rules.try_examples(rule)
+            if rule.examples:
+                rules.try_examples(rule)
         return rules
 
     def read(self, entry: Mapping[str, Any]) -> Rule:
