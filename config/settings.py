@@ -41,6 +41,10 @@ WEBHOOK_EXTRA_ED25519_KEYS = read.text("WEBHOOK_EXTRA_ED25519_KEYS")
 WEBHOOK_RSA_KEYS = read.text("WEBHOOK_RSA_KEYS")
 WEBHOOK_ALLOW_RSA = read.flag("WEBHOOK_ALLOW_RSA", default=False)
 WEBHOOK_APP_ID = read.text("WEBHOOK_APP_ID")
+# Keep apart, instead of refusing, what other keys may verify one day: so many, so much.
+WEBHOOK_QUARANTINE = read.flag("WEBHOOK_QUARANTINE", default=False)
+WEBHOOK_QUARANTINE_MOST = 50_000  # webhooks
+WEBHOOK_QUARANTINE_BYTES = 256 << 20
 EVENT_RETENTION_DAYS = read.number("EVENT_RETENTION_DAYS", default=180)
 PAYLOAD_RETENTION_DAYS = read.number("PAYLOAD_RETENTION_DAYS", default=30)
 

@@ -3,28 +3,33 @@
 ``/webhooks/lc-email/`` takes what HighLevel has signed; ``/webhooks/lc-email/<source key>/`` a
 named source's. Nothing is stored that neither a signature nor a source's key vouches for, and
 nothing vouched for is lost: 200 leaves after the commit, and what cannot be committed now is
-answered 429, which HighLevel has always tried again.
+answered 429, which HighLevel has always tried again. Every answer is counted (``ingest.quality``).
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import orjson
 from django.conf import settings
 from django.core.signals import setting_changed
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 
 from ingest import metrics
 from ingest.models import Source
 from ingest.normalize import AppEvent, NormalizedEvent
+from ingest.quality import ANSWERS, WRONG, answers
+from ingest.quarantine import Suspect, quarantine, signature_headers
 from ingest.record import Busy, Item, item_from_body, recorder
 from ingest.verify import (
     ED25519_HEADER,
     RSA_HEADER,
+    Result,
+    Scheme,
     Verifier,
     collect_headers,
     header_value,
@@ -49,58 +54,79 @@ type Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Refused(Exception):
-    """A webhook that is not taken: its HTTP status, the answer's word, and the reason."""
+    """A webhook that is not taken; ``cause`` is a key of ``quality.ANSWERS``."""
 
-    def __init__(self, code: int, status: str, reason: str = "") -> None:
-        super().__init__(reason)
-        self.code, self.status, self.reason = code, status, reason
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
 
 
 class Gone(Exception):
     """The sender hung up before its body was complete."""
 
 
+@dataclass(slots=True)
+class _Visit:
+    """What is known of a request, however it ends."""
+
+    received_at: int  # µs since 1970
+    source: "NamedSource | None" = None
+    body: bytes = b""
+
+    @property
+    def source_id(self) -> int | None:
+        """The named source's primary key."""
+        return self.source.id if self.source else None
+
+
 async def edge(scope: Scope, receive: Receive, send: Send) -> None:
     """The ASGI application for everything below ``/webhooks/``."""
+    visit = _Visit(received_at=time.time_ns() // 1000)
     try:
-        status = await _take(scope, receive)
-        code = 200
+        cause = await _take(scope, receive, visit)
     except Gone:
         return
     except Refused as refused:
-        status, code = refused.status, refused.code
+        cause = refused.cause
     except Busy:
-        status, code = "busy", 429
+        cause = "busy"
     except asyncio.CancelledError:
         raise
     except Exception:  # a bug of ours must not cost the sender's webhook: it will come again
-        logger.exception("the edge failed; the webhook was asked to come again")
-        status, code = "busy", 429
+        digest = blake2b(visit.body, digest_size=16).hexdigest()
+        logger.exception("the edge failed over body %s; its sender was asked to try again", digest)
+        cause = "failed"
+    code, status = ANSWERS[cause]
     metrics.WEBHOOKS.labels(status).inc()
+    if answers.count(cause, source_id=visit.source_id or 0):
+        recorder.nudge()
     await _answer(send, code, status)
 
 
-async def _take(scope: Scope, receive: Receive) -> str:
-    """The status of a webhook that was taken. Raises ``Refused``, ``Busy`` or ``Gone``."""
-    received_at = time.time_ns() // 1000
+async def _take(scope: Scope, receive: Receive, visit: _Visit) -> str:
+    """The answer to a webhook that was taken. Raises ``Refused``, ``Busy`` or ``Gone``."""
     key = _source_key(scope["path"])
     if scope["method"] != "POST":
-        raise Refused(405, "method not allowed")
-    source = await _source(key) if key else None
+        raise Refused("method not allowed")
+    source = visit.source = await _source(key) if key else None
     headers = collect_headers(scope["headers"], source.headers if source else _SIGNED_HEADERS)
     _refuse_large(headers)
-    body = await _read(receive)
-    signed = _check(headers, body, source)
+    body = visit.body = await _read(receive)
+    cause = refusal(headers, body, source)
+    if _is_signed(source) and (not cause or cause in WRONG):
+        answers.signed(right=not cause)
+    if cause:
+        return await _refuse(cause, scope, visit)
     item = item_from_body(
         body,
-        received_at=received_at,
-        source_id=source.id if source else None,
+        received_at=visit.received_at,
+        source_id=visit.source_id,
         location_ref=source.location_ref if source else "",
     )
-    if not signed and getattr(item.result, "reason", "") == "not JSON":
-        raise Refused(400, "malformed", "not JSON")
-    if _of_another_app(item):
-        return "ignored"
+    if not _is_signed(source) and getattr(item.result, "reason", "") == "not JSON":
+        raise Refused("malformed")
+    if of_another_app(item):
+        return "another app"
     item = await recorder.submit(item)
     if item.conflict:
         metrics.CONFLICTS.inc()
@@ -114,13 +140,13 @@ def _source_key(path: str) -> str:
     key = path.removeprefix(PATH + "/").rstrip("/")
     if path.startswith(PATH + "/") and key and "/" not in key:
         return key
-    raise Refused(404, "not found")
+    raise Refused("not found")
 
 
 def _refuse_large(headers: dict[str, str]) -> None:
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length) > MAX_BODY:
-        raise Refused(413, "too large")
+        raise Refused("too large")
 
 
 async def _read(receive: Receive) -> bytes:
@@ -133,14 +159,14 @@ async def _read(receive: Receive) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > MAX_BODY:
-            raise Refused(413, "too large")
+            raise Refused("too large")
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class NamedSource:
     """What the edge remembers of a named source."""
 
     id: int
@@ -155,10 +181,10 @@ class _Source:
         return _LENGTH | {self.hmac_header.lower().encode("latin-1", "replace")}
 
 
-_sources: dict[str, tuple[float, _Source | None]] = {}
+_sources: dict[str, tuple[float, NamedSource | None]] = {}
 
 
-async def _source(key: str) -> _Source:
+async def _source(key: str) -> NamedSource:
     """The enabled source of this key. Raises ``Refused`` (401) where there is none."""
     until, source = _sources.get(key, (0.0, None))
     if until < time.monotonic():
@@ -168,58 +194,86 @@ async def _source(key: str) -> _Source:
             _sources.clear()
         _sources[key] = time.monotonic() + SOURCE_AGE, source
     if source is None:
-        raise _unverified("no such source")
+        _log_refusal("unknown source")
+        raise Refused("unknown source")
     return source
 
 
-def _find_source(key: str) -> _Source | None:
+def _find_source(key: str) -> NamedSource | None:
     try:
-        row = (
-            Source.objects.filter(key=key, enabled=True)
-            .values_list("id", "location_ref", "hmac_secret", "hmac_header", "hmac_encoding")
-            .first()
-        )
-    except DatabaseError as error:
+        return find_source(key=key, enabled=True)
+    except (DatabaseError, InterfaceError) as error:
         raise Busy from error
     finally:
         connection.close()  # a pool thread's: nobody else will
-    return _Source(*row) if row else None
 
 
-def _check(headers: dict[str, str], body: bytes, source: _Source | None) -> bool:
-    """Whether a signature vouches for the body (a source's bare key does too, unsigned).
+def find_source(**which: object) -> NamedSource | None:
+    """The source with these columns. Raises the database's errors."""
+    rows = Source.objects.filter(**which)
+    row = rows.values_list(
+        "id", "location_ref", "hmac_secret", "hmac_header", "hmac_encoding"
+    ).first()
+    return NamedSource(*row) if row else None
 
-    Raises ``Refused`` (401) where nothing does.
+
+def refusal(headers: Mapping[str, str], body: bytes, source: NamedSource | None) -> str:
+    """Why nothing vouches for the body; "" where a signature, or a source's bare key, does.
+
+    ``headers`` by lower-case name.
     """
     if source is None:
-        verdict = verifier().verify(headers, body)
-        if not verdict.ok:
-            raise _unverified(f"{verdict.scheme} signature {verdict.result}".strip())
-        return True
+        result, scheme = verifier().verify(headers, body)
+        if result is Result.OK:
+            return ""
+        if result is Result.MISSING:
+            return "rsa refused" if scheme is Scheme.RSA else "no signature"
+        return "wrong signature"
     if not source.hmac_secret:
-        return False
+        return ""
     value = header_value(headers, source.hmac_header.lower())
-    if not verify_hmac(source.hmac_secret, value, body, source.hmac_encoding):
-        raise _unverified("HMAC missing or wrong")
-    return True
+    if not value:
+        return "no hmac"
+    right = verify_hmac(source.hmac_secret, value, body, source.hmac_encoding)
+    return "" if right else "wrong hmac"
+
+
+def _is_signed(source: NamedSource | None) -> bool:
+    return source is None or bool(source.hmac_secret)
+
+
+async def _refuse(cause: str, scope: Scope, visit: _Visit) -> str:
+    """Set the webhook apart where that is wanted and possible. Raises ``Refused`` or ``Busy``."""
+    _log_refusal(cause)
+    if settings.WEBHOOK_QUARANTINE:
+        own = visit.source.hmac_header if visit.source else ""
+        headers = signature_headers(scope["headers"], own)
+        suspect = Suspect(visit.body, headers, visit.received_at, visit.source_id)
+        if headers and (future := quarantine.put(suspect)):
+            recorder.nudge()
+            apart = await future
+            if apart is None:
+                raise Busy
+            if apart:
+                return "quarantined"
+    raise Refused(cause)
 
 
 _logged_until = 0.0
 _unlogged = 0
 
 
-def _unverified(reason: str) -> Refused:
-    """A 401, counted always and logged once a minute: a mis-set key must be seen, not flood."""
+def _log_refusal(cause: str) -> None:
+    """Once a minute: a key that is set wrong must be seen, not flood the log."""
     global _logged_until, _unlogged
     _unlogged += 1
     if time.monotonic() >= _logged_until:
-        logger.warning("webhook refused: %s (%d since the last such line)", reason, _unlogged)
+        logger.warning("webhook refused: %s (%d since the last such line)", cause, _unlogged)
         _logged_until, _unlogged = time.monotonic() + 60, 0
-    return Refused(401, "unverified", reason)
 
 
-def _of_another_app(item: Item) -> bool:
-    """The keys sign for every app on the marketplace; ours is told apart by its id."""
+def of_another_app(item: Item) -> bool:
+    """Whether it is another app's: the keys sign for every app, ours is told apart by its id."""
     ours = settings.WEBHOOK_APP_ID
     if not ours or not isinstance(item.result, NormalizedEvent | AppEvent):
         return False

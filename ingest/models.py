@@ -415,6 +415,13 @@ class AnswerHour(models.Model):  # noqa: DJ008
     answers = models.IntegerField(default=0)
 
 
+class RecentSignatures(models.Model):  # noqa: DJ008 - one row
+    """Whether the newest signatures verified, oldest first: "1" for each that did, "0" if not."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    verdicts = models.CharField(max_length=100, blank=True)
+
+
 class Horizon(models.Model):  # noqa: DJ008 - one row
     """How far back each table goes; only ``ingest.retention`` moves it, and only forward."""
 

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -22,11 +22,13 @@ import msgspec
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from ingest import fold, metrics, payloads, publish, retention
-from ingest.counted import Counted, Measures, difference, places, write_ways
-from ingest.counted_values import decisions, pairs_of
+from ingest.counted import Counted, Places, difference, places, write_ways
+from ingest.counted_values import decisions
 from ingest.ids import domain_of, ids, values_in
 from ingest.models import Event, KeptWebhook, Location
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
+from ingest.quality import Tally, answers
+from ingest.quarantine import quarantine
 from ingest.retention import oldest_minute, prune_minutes
 from ingest.statements import Raced, Sql, aware_utc, statements
 from ingest.vocabulary import (
@@ -93,30 +95,38 @@ class _Counts:
             return
         old = self._places(location, before) if before else {}
         new = self._places(location, after)
-        for place in old.keys() | new.keys():
-            change = difference(old.get(place, ()), new.get(place, ()))
-            if change:
-                self._add(location, place, change)
+        if before is None or before.hour == after.hour:
+            self._shift(location, after.hour, old, new)
+        else:
+            self._shift(location, before.hour, old, {})
+            self._shift(location, after.hour, {}, new)
 
-    def _places(self, location: int, counted: Counted) -> dict[tuple[int, int, int], Measures]:
-        """Rows by (hour, dimension, value), the location's own under dimension 0.
+    def _places(self, location: int, counted: Counted) -> Places:
+        """Its rows by dimension and value, the location's own under dimension 0.
 
         What was sent before the horizon is frozen: it counts nowhere any more.
         """
         if counted.hour < self._horizon:
             return {}
-        hour, counted = counted.hour, decisions.cap(location, counted)
-        found = {(hour, *place): ms for place, ms in places(counted, self._no_tag).items()}
-        found[hour, 0, 0] = counted.measures
+        found = places(decisions.cap(location, counted), self._no_tag)
+        found[0, 0] = counted.measures
         return found
+
+    def _shift(self, location: int, hour: int, old: Places, new: Places) -> None:
+        for place, measures in new.items():
+            if change := difference(old.get(place, ()), measures):
+                self._add(location, hour, place, change)
+        for place in old.keys() - new.keys():
+            self._add(location, hour, place, difference(old[place], ()))
 
     def _add(
         self,
         location: int,
-        place: tuple[int, int, int],
+        hour: int,
+        place: tuple[int, int],
         change: tuple[tuple[int, int], ...],
     ) -> None:
-        hour, dimension, value = place
+        dimension, value = place
         if not dimension:
             rows = [self.hours[location, hour], self.hours[FLEET_LOCATION, hour]]
         else:
@@ -159,6 +169,16 @@ class _Change:
     facts: fold.Facts = field(default_factory=fold.Facts)
     id: int | None = None
     before: Counted | None = None
+    hour: int | None = None  # since 1970, that it counts in now
+
+
+def _connected() -> Sql:
+    """The statements, over a connection that is ready for them. Raises the database's errors."""
+    sql = statements()
+    if connection.connection is None:
+        connection.ensure_connection()
+        sql.prepare()
+    return sql
 
 
 def write_batch(items: Sequence[Item], *, now: int) -> None:
@@ -167,10 +187,7 @@ def write_batch(items: Sequence[Item], *, now: int) -> None:
     ``now`` is in microseconds. Raises the database's errors; nothing is written then, and the
     statuses mean nothing.
     """
-    sql = statements()
-    if connection.connection is None:
-        connection.ensure_connection()
-        sql.prepare()
+    sql = _connected()
     entries = [
         _Entry(item, item.result, fold.why_of(item.result))
         for item in items
@@ -239,6 +256,7 @@ def _write_events(sql: Sql, entries: list[_Entry], *, now: int) -> None:
         change.id, change.facts, change.before = row[0], fold.load_facts(row[4]), Counted(*row[5:])
     fresh = _drop_known(entries, event_keys, known)
     if not fresh:
+        sql.add_quality(_quality(entries, changes))
         return
     touched: dict[tuple[int, str, str], _Change] = {}
     for entry in fresh:
@@ -255,6 +273,7 @@ def _write_events(sql: Sql, entries: list[_Entry], *, now: int) -> None:
             sql.add_reason_hours(_reason_hours(refused))
             sql.add_reason_providers(_reason_providers(refused))
         sql.add_minutes(_minutes(shown, now=now))
+        sql.add_quality(_quality(entries, changes))
         sql.insert_events(rows)
 
 
@@ -293,9 +312,13 @@ def _fold_deliveries(sql: Sql, touched: list[_Change]) -> tuple[_Counts, list[tu
     ids.learn(value for standing in standings for value in values_in(standing))
     ids.learn_reasons(standing.reason for standing in standings)
     found = [_counted(*pair) for pair in zip(touched, standings, strict=True)]
-    decisions.learn(_pairs_of(touched, found))
+    decisions.learn(
+        (change.key[0], counted) for change, counted in zip(touched, found, strict=True)
+    )
+    decisions.learn((change.key[0], change.before) for change in touched if change.before)
     counts = _Counts(horizon=retention.horizon().deliveries_hour)
     for change, standing, counted in zip(touched, standings, found, strict=True):
+        change.hour = counted.hour
         counts.move(change.key[0], change.before, counted)
         state = _state_row(change, standing, counted)
         if change.id is None:
@@ -307,13 +330,6 @@ def _fold_deliveries(sql: Sql, touched: list[_Change]) -> tuple[_Counts, list[tu
         for change in touched:
             change.id = change.id or made[change.key]
     return counts, old
-
-
-def _pairs_of(touched: list[_Change], found: list[Counted]) -> Iterator[tuple[int, int]]:
-    for change, counted in zip(touched, found, strict=True):
-        yield from pairs_of(change.key[0], counted)
-        if change.before is not None:
-            yield from pairs_of(change.key[0], change.before)
 
 
 def _counted(change: _Change, standing: fold.Standing) -> Counted:
@@ -420,6 +436,22 @@ def _reason_providers(refused: list[_Entry]) -> list[tuple[int, ...]]:
     return sorted((*key, min(seen), max(seen)) for key, seen in times.items())
 
 
+def _quality(
+    entries: Sequence[_Entry], changes: dict[tuple[int, str, str], _Change]
+) -> list[tuple[tuple[int, ...], list[int]]]:
+    """What the batch says of its locations' quality, in key order."""
+    tally, horizon = Tally(), retention.horizon().deliveries_hour
+    for entry in entries:
+        item, location = entry.item, ids.location(entry.event.location_ref)
+        if item.status == "duplicate":
+            tally.repeated(location, received_at=item.received_at, conflict=item.conflict)
+            continue
+        hour = changes[key].hour if (key := entry.key) is not None else None
+        frozen = hour is not None and hour < horizon
+        tally.stored(location, entry.event, received_at=item.received_at, frozen=frozen)
+    return tally.rows()
+
+
 def _hour_of(event: NormalizedEvent) -> int:
     return event.occurred_at // 3_600_000_000
 
@@ -496,11 +528,25 @@ class _Waiting:
     since: float  # time.monotonic()
 
 
+CHORES = (answers, quarantine)
+IDLE = 5.0  # seconds without work until there is time to tidy up
+LAST_ANSWERS = 0.05  # seconds until what was taken last has been answered, and so counted
+
+
+def _next_chore() -> float | None:
+    """Seconds until the next chore; None while there is none."""
+    now = time.monotonic()
+    dues = [due for chore in CHORES if (due := chore.due(now)) is not None]
+    return min(dues, default=None)
+
+
 class Recorder:
     """One a process: everything that waits goes into the next transaction, then is answered.
 
     Its thread starts with the first webhook. It holds one connection of its own, closes it after
-    any error of the connection, and tries again until the webhooks' patience ends.
+    any error of the connection, and tries again until the webhooks' patience ends. Between
+    batches it does chores, small writes that wait in memory: answers counted, and webhooks set
+    apart.
     """
 
     def __init__(self, *, capacity: int = 10_000, batch: int = 500, patience: float = 4.0) -> None:
@@ -510,6 +556,7 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._writing = False
+        self._nudged = False
         self._next_sweep = 0.0
 
     async def submit(self, item: Item) -> Item:
@@ -520,14 +567,24 @@ class Recorder:
             if self._closed or len(self._queue) >= self.capacity:
                 raise Busy
             self._queue.append(waiting)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-                self._thread.start()
-            self._wake.notify_all()
+            self._wake_up()
         # A sender that hangs up cancels this wait, not the writing of what it sent.
         if not await waiting.future:
             raise Busy
         return item
+
+    def nudge(self) -> None:
+        """There is a chore to do. Any thread may call it."""
+        with self._wake:
+            self._nudged = True
+            if not self._closed:
+                self._wake_up()
+
+    def _wake_up(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+            self._thread.start()
+        self._wake.notify_all()
 
     @property
     def waiting(self) -> int:
@@ -541,9 +598,16 @@ class Recorder:
             self._wake.notify_all()
 
     def drain(self, timeout: float) -> bool:
-        """Wait until everything taken is answered. False if that took longer than the timeout."""
+        """Wait until everything taken is answered and, once closed, every chore is done.
+
+        False if that took longer than the timeout.
+        """
         with self._wake:
-            return self._wake.wait_for(lambda: not self._queue and not self._writing, timeout)
+            return self._wake.wait_for(self._is_done, timeout)
+
+    def _is_done(self) -> bool:
+        idle = not self._queue and not self._writing
+        return idle and (not self._closed or self._thread is None)
 
     def _run(self) -> None:
         while taken := self._take():
@@ -551,31 +615,61 @@ class Recorder:
             with self._wake:
                 self._writing = False
                 self._wake.notify_all()
+            self._do_chores()
             if connection.vendor == "sqlite" and len(self._queue) < self.batch:
                 # SQLite has no queue of writers: without a pause nobody else gets a turn.
                 time.sleep(0.002)
+        time.sleep(LAST_ANSWERS)
+        self._do_chores(at_once=True)
         connection.close()
+        with self._wake:
+            self._thread = None
+            self._wake.notify_all()
 
     def _take(self) -> list[_Waiting]:
         """The next batch, once there is one; none when the recorder is closed and done."""
-        with self._wake:
-            if not self._wake.wait_for(self._called, timeout=5):
+        tidy = False
+        while True:
+            due = _next_chore()
+            with self._wake:
+                self._wake.wait_for(self._called, due if due is not None or tidy else IDLE)
+                nudged, self._nudged = self._nudged, False
+                if self._queue or self._closed:
+                    return self._next_batch()
+            if due is not None:
+                self._do_chores()
+                tidy = False
+            elif not (nudged or tidy):
                 self._tidy()
-                self._wake.wait_for(self._called)
-            count = min(len(self._queue), self.batch)
-            taken = [self._queue.popleft() for _ in range(count)]
-            self._writing = bool(taken)
-            if not taken:
-                self._thread = None
-            return taken
+                tidy = True
 
     def _called(self) -> bool:
-        return bool(self._queue) or self._closed
+        return bool(self._queue) or self._closed or self._nudged
+
+    def _next_batch(self) -> list[_Waiting]:
+        count = min(len(self._queue), self.batch)
+        taken = [self._queue.popleft() for _ in range(count)]
+        self._writing = bool(taken)
+        return taken
+
+    @staticmethod
+    def _do_chores(*, at_once: bool = False) -> None:
+        for chore in CHORES:
+            due = chore.due(time.monotonic())
+            while due is not None and (at_once or due <= 0):
+                try:
+                    _connected()
+                    chore.run()
+                except (OperationalError, InterfaceError) as error:
+                    logger.warning("a chore waits for the database: %s", error)
+                    connection.close()
+                    break
+                due = chore.due(time.monotonic())
 
     @staticmethod
     def _tidy() -> None:
         try:
-            statements().idle()
+            _connected().idle()
         except (OperationalError, InterfaceError):
             connection.close()
 

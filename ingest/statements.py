@@ -17,6 +17,8 @@ import orjson
 import psycopg
 from django.db import connection, transaction
 
+from ingest.quality import COLUMNS as QUALITY_COLUMNS
+from ingest.quality import KEY as QUALITY_KEY
 from ingest.vocabulary import MEASURES
 
 type DeliveryKey = tuple[int, str, str]
@@ -77,8 +79,9 @@ _TYPES = {
     "kind": "smallint", "occurred_at": "bigint", "received_at": "bigint", "detail": "text",
     "content": "bigint", "payload": "int[]", "payload_codec": "smallint", "hour": "int",
     "dimension": "smallint", "value_id": "bigint", "minute": "int", "events": "int",
-    **dict.fromkeys(MEASURES, "int"),
+    **dict.fromkeys((*MEASURES, *QUALITY_COLUMNS), "int"),
 }  # fmt: skip
+_COUNTS = frozenset((*MEASURES, *QUALITY_COLUMNS))
 _TIMES = {"sent_at", "occurred_at", "received_at", "first_at", "last_at"}
 
 
@@ -94,7 +97,7 @@ def _read(column: str) -> str:
         return "decode(r.key, 'hex')"
     if column == "payload":
         return "substring(%b::bytea FROM r.payload[1] FOR r.payload[2])"
-    if column in MEASURES:
+    if column in _COUNTS:
         return f"coalesce(r.{column}, 0)"
     return f"r.{column}"
 
@@ -122,12 +125,16 @@ def _json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
 
 
-def _count_json(key: Sequence[str], rows: Iterable[tuple[tuple[int, ...], list[int]]]) -> str:
-    """Counter rows with only the measures that change: the rest is null, read as 0."""
+def _count_json(
+    key: Sequence[str],
+    rows: Iterable[tuple[tuple[int, ...], list[int]]],
+    columns: Sequence[str] = MEASURES,
+) -> str:
+    """Counter rows with only the counts that change: the rest is null, read as 0."""
     return orjson.dumps(
         [
             dict(zip(key, ids, strict=True))
-            | {name: n for name, n in zip(MEASURES, counts, strict=True) if n}
+            | {name: n for name, n in zip(columns, counts, strict=True) if n}
             for ids, counts in rows
         ]
     ).decode()
@@ -173,16 +180,17 @@ class Postgres:
         self._add_minutes = self._adding("ingest_minutecount", MINUTE_KEY)
         self._add_event_hours = self._adding("ingest_eventhour", EVENT_HOUR_KEY)
         self._add_reason_hours = self._adding("ingest_reasonhour", REASON_HOUR_KEY)
+        self._add_quality = self._counting("ingest_qualityhour", QUALITY_KEY, QUALITY_COLUMNS)
         self._add_reason_providers = _seen(
             "least", "greatest",
             f"SELECT {', '.join(map(_read, REASON_PROVIDER))} FROM {_recordset(REASON_PROVIDER)}",
         )  # fmt: skip
 
     @staticmethod
-    def _counting(table: str, key: Sequence[str]) -> str:
-        columns = (*key, *MEASURES)
+    def _counting(table: str, key: Sequence[str], counts: Sequence[str] = MEASURES) -> str:
+        columns = (*key, *counts)
         read = ", ".join(_read(c) for c in columns)
-        return _upsert(table, key, MEASURES, f"SELECT {read} FROM {_recordset(columns)}")
+        return _upsert(table, key, counts, f"SELECT {read} FROM {_recordset(columns)}")
 
     @staticmethod
     def _adding(table: str, key: Sequence[str]) -> str:
@@ -275,6 +283,11 @@ class Postgres:
         """Widen the times that providers gave reasons in: rows of REASON_PROVIDER, sorted."""
         self._execute(self._add_reason_providers, _json(REASON_PROVIDER, rows))
 
+    def add_quality(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
+        """Add to the quality of what came in: (QUALITY_KEY, QUALITY_COLUMNS), sorted."""
+        if rows:
+            self._execute(self._add_quality, _count_json(QUALITY_KEY, rows, QUALITY_COLUMNS))
+
     def insert_events(self, rows: Sequence[tuple[Any, ...]]) -> int:
         """Insert events (EVENT_COLUMNS) under the writers' lock. Returns the newest cursor.
 
@@ -340,6 +353,7 @@ class Sqlite:
         self._add_minutes = self._adding("ingest_minutecount", MINUTE_KEY)
         self._add_event_hours = self._adding("ingest_eventhour", EVENT_HOUR_KEY)
         self._add_reason_hours = self._adding("ingest_reasonhour", REASON_HOUR_KEY)
+        self._add_quality = self._counting("ingest_qualityhour", QUALITY_KEY, QUALITY_COLUMNS)
         self._add_reason_providers = _seen("min", "max", "VALUES (%s, %s, %s, %s)")
 
     @staticmethod
@@ -348,9 +362,9 @@ class Sqlite:
         return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
 
     @staticmethod
-    def _counting(table: str, key: Sequence[str]) -> str:
-        marks = ", ".join(["%s"] * (len(key) + len(MEASURES)))
-        return _upsert(table, key, MEASURES, f"VALUES ({marks})")
+    def _counting(table: str, key: Sequence[str], counts: Sequence[str] = MEASURES) -> str:
+        marks = ", ".join(["%s"] * (len(key) + len(counts)))
+        return _upsert(table, key, counts, f"VALUES ({marks})")
 
     @staticmethod
     def _adding(table: str, key: Sequence[str]) -> str:
@@ -436,6 +450,10 @@ class Sqlite:
             self._add_reason_providers,
             [(*row[:2], naive_utc(row[2]), naive_utc(row[3])) for row in rows],
         )
+
+    def add_quality(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
+        """Add to the quality of what came in: (QUALITY_KEY, QUALITY_COLUMNS)."""
+        self._many(self._add_quality, [(*key, *counts) for key, counts in rows])
 
     def insert_events(self, rows: Sequence[tuple[Any, ...]]) -> int:
         """Insert events (EVENT_COLUMNS). Returns the newest cursor."""
