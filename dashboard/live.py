@@ -18,8 +18,8 @@ from dashboard.access import Rights, restrict
 from dashboard.charts import Minute, minute_chart
 from dashboard.filters import Filter, campaign_ids, value_ids
 from dashboard.queries import EventRow
-from dashboard.rate_tables import REST_KEY
 from dashboard.rates import Counts
+from dashboard.tallies import REST_KEY
 from ingest.models import Delivery, Event, HourlyCount, MinuteCount
 from ingest.vocabulary import FAILURES, NONE_KEY, Dimension, EventKind
 

@@ -1,6 +1,5 @@
 """Rates by everything they can be asked by: counters and deliveries give the same."""
 
-import random
 from collections import defaultdict
 from datetime import UTC, datetime
 from itertools import product
@@ -15,65 +14,48 @@ from dashboard import rate_tables
 from dashboard.access import NOTHING, Rights, restrict
 from dashboard.filters import Filter, FilterError, parse
 from dashboard.rates import Counts, summed
-from ingest import fold, record
-from ingest.fold import contribution
-from ingest.models import Delivery, Location, Value, tag_ids
-from ingest.vocabulary import Category, EventKind, Flag, Outcome
-from tests.dashboard import rows
+from dashboard.tallies import ATTEMPTS, BY, DIMENSIONS, OVERLAPPING, Question
+from ingest.counted import Counted, places
+from ingest.models import Delivery, Location, Value
+from ingest.vocabulary import MEASURES, Category, Dimension, Flag, Outcome
+from tests.dashboard import lives, rows
 from tests.dashboard.rows import NOW
-from tests.ingest.events import START, event
 
 pytestmark = pytest.mark.django_db
 EVERYTHING = Rights(everything=True)
 ALL = parse([], now=NOW)
-
-
-def asked(query: str) -> Filter:
-    return parse([tuple(p.split("=", 1)) for p in query.split("&") if p], now=NOW)  # type: ignore[misc]
-
-
-HOUR = 3_600
-KINDS = [kind.word for kind in EventKind]
+END = datetime(2026, 9, 26, 14, 20, tzinfo=UTC)
 
 
 @pytest.fixture
 def mail() -> None:
-    """Five days of random lives, written by the recorder: 3 locations, 3 campaigns, 3 tags."""
-    record.ids.clear()
-    chance = random.Random(7)
-    lives = []
-    for number in range(160):
-        # Some in one hour, some on both sides of midnight in Kolkata, most anywhere.
-        at = chance.choice([0, 4.1 * HOUR, 4.4 * HOUR, *[chance.uniform(0, 5 * 24 * HOUR)] * 4])
-        of: dict[str, Any] = {
-            "location_ref": chance.choice(["a", "b", "c"]),
-            "company_ref": "acme",
-            "message_id": f"m{number}",
-            "recipient": chance.choice(["jane@example.org", "bob@example.com"]),
-            "tags": frozenset(chance.sample(["t1", "t2", "t3"], chance.randrange(4))),
-            "provider": chance.choice(["Gmail", "Outlook", ""]),
-            "sending_domain": chance.choice(["mg.example.com", ""]),
-        }
-        if campaign := chance.choice(["", "workflow:w1", "bulk:w2"]):
-            of |= {"campaign": campaign, "campaign_rank": 2}
-        for step in range(chance.randrange(1, 5)):
-            detail = {"code": chance.choice([421, 550, 552]), "enhanced": "5.1.1"}
-            kind = chance.choice(["accepted", "delivered", "deferred", "bounced", *KINDS])
-            lives.append(event(kind, at + 90 * step, detail=detail, **of))
-    chance.shuffle(lives)
-    received = START + 6 * 24 * HOUR * 1_000_000
-    items = [record.Item(result=life, body=b"{}", received_at=received) for life in lives]
-    record.write_batch(items, now=received)
-    record.ids.clear()
+    """Days of random lives, written by the recorder: 3 locations, few of all else."""
+    lives.write(lives.lives())
 
 
-END = datetime(2026, 9, 26, 14, 20, tzinfo=UTC)
+def asked(query: str) -> Filter:
+    return parse([tuple(p.split("=", 1)) for p in query.split("&") if p], now=END)  # type: ignore[misc]
+
+
 FILTERS = (
-    "", "location=a", "location=-a", "company=acme", "campaign=workflow:w1", "campaign=w1",
-    "campaign=-w1", "campaign=w1&campaign=(none)", "campaign=(none)", "campaign=absent",
-    "tag=t1", "tag=-t1", "tag=(none)", "tag=t1&tag=t2", "tag=t1&location=b", "tag=absent",
-    "tag=t1&campaign=w2", "provider=Gmail", "outcome=bounced", "is=late&is=complained",
-    "class=hard", "code=550", "location=a&step=(none)",
+    "", "location=a", "location=-a", "company=acme", "company=(none)", "campaign=workflow:w1",
+    "campaign=w1", "campaign=-w1", "campaign=w1&campaign=(none)", "campaign=(none)",
+    "campaign=absent", "step=s1", "step=-(none)", "tag=t1", "tag=-t1", "tag=(none)",
+    "tag=t1&tag=t2", "tag=t1&location=b", "tag=absent", "tag=t1&campaign=w2", "provider=Gmail",
+    "provider=-Gmail", "domain=example.org", "sending_domain=(none)", "outcome=bounced",
+    "outcome=-bounced", "is=late&is=complained", "is=deferred", "is=-deferred", "class=hard",
+    "class=-hard&class=-soft", "code=550", "code=-550", "location=a&step=(none)",
+)  # fmt: skip
+LOOKING = (
+    "ip=192.0.2.1", "ip=-192.0.2.1", "ip=(none)", "ip=192.0.2.1&ip=192.0.2.2", "pool=p&tag=t1",
+    "pool=p&ip=192.0.2.1", "mx=mx1", "mx=-mx2", "ip=192.0.2.1&outcome=delivered",
+    "ip=192.0.2.1&outcome=moved", "ip=192.0.2.1&outcome=-bounced", "pool=q&class=hard",
+    "pool=q&is=deferred", "pool=q&is=-deferred", "pool=q&is=late&is=deferred", "pool=q&code=550",
+    "pool=q&code=-550", "category=invalid_recipient", "category=-invalid_recipient",
+    "category=greylisted", "category=greylisted&category=rate_limited", "category=(none)",
+    "category=invalid_recipient&is=deferred", "category=invalid_recipient&is=late",
+    "category=invalid_recipient&class=hard", "category=mailbox_full&outcome=bounced",
+    "category=greylisted&ip=192.0.2.1", "category=greylisted&pool=p&is=deferred",
 )  # fmt: skip
 TIMES = (
     "", "range=1h", "range=24h", "range=7d", "range=7d&tz=Asia/Kolkata", "tz=Asia/Kathmandu",
@@ -87,25 +69,48 @@ TIMES = (
 def counted_by_hand(filter: Filter, rights: Rights, by: str) -> dict[str, Counts]:
     """The rows, from one delivery after the other; the total under "total"."""
     found: dict[str, Counts] = defaultdict(Counts)
-    texts = {pk: text or "(none)" for pk, text in Value.objects.values_list("pk", "text")}
     deliveries = restrict(filter.apply(Delivery.objects.all()), rights).select_related("location")
     for delivery in deliveries:
-        counts = Counts(*contribution(delivery.outcome, delivery.flags, delivery.bounce_class))
-        found["total"] += counts
-        local = delivery.sent_at.astimezone(filter.zone)
-        keys = {
-            "location": [delivery.location.ref],
-            "tag": [texts[pk] for pk in tag_ids(delivery.tags)] or ["(none)"],
-            "hour": [local.replace(minute=0, second=0, microsecond=0).isoformat()],
-            "day": [local.date().isoformat()],
-        }
-        field = rate_tables.VALUE_FIELDS.get(by)
-        for key in keys[by] if field is None else [texts[getattr(delivery, field[1])]]:
-            found[key] += counts
+        counted = _counted(delivery)
+        found["total"] += _counts(counted.measures)
+        for key, positions in _rows(delivery, counted, by, filter):
+            found[key] += _counts(positions)
+    if by == "tag" and (tags := filter.values("tag")):
+        found = {key: counts for key, counts in found.items() if key in (*tags, "total")}
     return {key: counts for key, counts in found.items() if counts or key == "total"}
 
 
-@pytest.mark.parametrize("by", [by for by in rate_tables.BY if by != "category"])
+def _rows(delivery: Delivery, counted: Counted, by: str, filter: Filter) -> Any:
+    local = delivery.sent_at.astimezone(filter.zone)
+    single = {
+        "location": delivery.location.ref,
+        "company": delivery.location.company_ref or "(none)",
+        "hour": local.replace(minute=0, second=0, microsecond=0).isoformat(),
+        "day": local.date().isoformat(),
+    }
+    if by in single:
+        return [(single[by], counted.measures)]
+    texts = dict(Value.objects.values_list("pk", "text"))
+    placed = places(counted, no_tag=0)
+    return [
+        (texts.get(value) or "(none)", positions)
+        for (dimension, value), positions in placed.items()
+        if dimension == DIMENSIONS[by]
+    ]
+
+
+def _counted(d: Any) -> Counted:
+    return Counted(
+        d.outcome, d.flags, d.bounce_class, d.category, 0, d.campaign_id, d.step_id,
+        d.provider_id, d.domain_id, d.sending_domain_id, d.ip_id, d.pool_id, d.tags, d.ways,
+    )  # fmt: skip
+
+
+def _counts(positions: tuple[int, ...]) -> Counts:
+    return Counts(*(int(i in positions) for i in range(len(MEASURES))))
+
+
+@pytest.mark.parametrize("by", [by for by in BY if by not in ("ip", "pool", "category")])
 def test_rates_are_what_counting_the_deliveries_gives(mail: None, by: str) -> None:
     some = Location.objects.filter(ref__in=["a", "c"]).values_list("pk", flat=True)
     combined = [*product(FILTERS, ("range=7d", TIMES[9])), *product(("", "tag=t1"), TIMES)]
@@ -113,11 +118,46 @@ def test_rates_are_what_counting_the_deliveries_gives(mail: None, by: str) -> No
         for rights in (EVERYTHING, Rights(location_ids=frozenset(some)), NOTHING):
             if "location=" in query and not rights.everything:
                 continue
-            filter = asked(f"{query}&{times}").at(END)
+            filter = asked(f"{query}&{times}")
             table = rate_tables.rates(filter, rights, by=by, limit=1_000, now=END)
             by_hand = counted_by_hand(filter, rights, by)
             assert table.total == by_hand.pop("total", Counts()), (query, times)
             assert {row.key: row.counts for row in table.rows} == by_hand, (query, times)
+
+
+@pytest.mark.parametrize("by", ["ip", "pool", "category"])
+def test_attempts_and_refusals_are_counted_where_they_were(mail: None, by: str) -> None:
+    names = {category: Category(category).word for category in Category}
+    for query in ("", "location=a", "tag=t1", "campaign=-w1&provider=Gmail"):
+        filter = asked(query)
+        table = rate_tables.rates(filter, EVERYTHING, by=by, limit=1_000, now=END)
+        expected: dict[str, Counts] = defaultdict(Counts)
+        texts = dict(Value.objects.values_list("pk", "text"))
+        for delivery in filter.apply(Delivery.objects.all()):
+            for (dimension, value), positions in places(_counted(delivery), no_tag=0).items():
+                if dimension == DIMENSIONS[by]:
+                    key = names[Category(value)] if by == "category" else texts[value] or "(none)"
+                    expected[key] += _counts(positions)
+        assert {row.key: row.counts for row in table.rows} == {
+            k: c for k, c in expected.items() if c
+        }
+
+
+@pytest.mark.parametrize("by", BY)
+def test_counters_and_deliveries_say_the_same(mail: None, by: str) -> None:
+    for query, times in [
+        *product((*FILTERS, *LOOKING), ("range=7d", TIMES[10])),
+        *product(("",), TIMES),
+    ]:
+        question = Question(asked(f"{query}&{times}"), EVERYTHING, by)
+        fast, _ = rate_tables.count(question)
+        slow, _ = rate_tables.count(question, counters=False)
+        assert fast.total == slow.total, (query, times)
+        assert _named(question, fast) == _named(question, slow), (query, times)
+
+
+def _named(question: Question, tally: Any) -> dict[str, Counts]:
+    return {row.key: row.counts for row in rate_tables.named_rows(question, tally)}
 
 
 @pytest.mark.parametrize(
@@ -128,12 +168,18 @@ def test_rates_are_what_counting_the_deliveries_gives(mail: None, by: str) -> No
         ("range=7d&company=acme", "tag", False),
         ("range=7d&campaign=-w1", "hour", False),
         ("range=7d&tag=t1", "location", False),
+        ("range=7d&tag=t1", "tag", False),
+        ("range=7d", "provider", False),
+        ("range=7d&step=s1&step=s2", "company", False),
+        ("range=7d&provider=Gmail", "provider", False),
+        ("range=7d", "category", False),
         ("range=7d&tz=America/Chicago", "day", False),
         ("range=1h", "location", True),
         ("range=7d&tz=Asia/Kolkata", "day", True),
         ("range=7d&tag=t1&tag=t2", "location", True),
         ("range=7d&tag=t1", "campaign", True),
-        ("range=7d", "provider", True),
+        ("range=7d&tag=-t1", "location", True),
+        ("range=7d&outcome=bounced", "location", True),
     ],
 )
 def test_whole_hours_of_one_dimension_come_from_the_counters(
@@ -141,7 +187,7 @@ def test_whole_hours_of_one_dimension_come_from_the_counters(
 ) -> None:
     with CaptureQueriesContext(connection) as made:
         rate_tables.rates(asked(query), EVERYTHING, by=by, now=END)
-    assert any("ingest_delivery" in query["sql"] for query in made) is exact
+    assert any('FROM "ingest_delivery"' in query["sql"] for query in made) is exact
 
 
 def test_an_overview_costs_few_queries(mail: None) -> None:
@@ -157,6 +203,13 @@ def test_rows_by_tag_overlap_and_the_total_does_not(mail: None) -> None:
     assert table.total == rate_tables.rates(asked(""), EVERYTHING, by="location", now=END).total
 
 
+@pytest.mark.parametrize("by", [by for by in BY if by not in OVERLAPPING])
+def test_rows_add_up_where_they_do_not_overlap(mail: None, by: str) -> None:
+    for query in (*FILTERS, *LOOKING):
+        table = rate_tables.rates(asked(query), EVERYTHING, by=by, limit=1_000, now=END)
+        assert summed(row.counts for row in table.rows) == table.total, query
+
+
 def test_what_is_past_the_limit_is_added_up(mail: None) -> None:
     whole = rate_tables.rates(asked(""), EVERYTHING, by="hour", limit=1_000, now=END)
     cut = rate_tables.rates(asked(""), EVERYTHING, by="hour", limit=3, now=END)
@@ -167,9 +220,8 @@ def test_what_is_past_the_limit_is_added_up(mail: None) -> None:
 
 def test_rows_are_sorted_as_asked(mail: None) -> None:
     def keys(by: str, sort: str) -> list[str]:
-        return [
-            r.key for r in rate_tables.rates(asked(""), EVERYTHING, by=by, sort=sort, now=END).rows
-        ]
+        table = rate_tables.rates(asked(""), EVERYTHING, by=by, sort=sort, now=END)
+        return [row.key for row in table.rows]
 
     assert keys("location", "key") == ["a", "b", "c"]
     assert keys("location", "-key") == ["c", "b", "a"]
@@ -182,46 +234,74 @@ def test_rows_are_sorted_as_asked(mail: None) -> None:
 
 
 def test_labels_name_what_keys_identify(mail: None) -> None:
-    Location.objects.filter(ref="a").update(name="Alpha Dental")
+    Location.objects.filter(ref="a").update(name="Alpha Dental", company_name="Acme")
     Value.objects.filter(text="workflow:w1").update(label="Welcome")
-    by_location = rate_tables.rates(asked(""), EVERYTHING, by="location", now=END)
-    assert {row.key: row.label for row in by_location.rows}["a"] == "Alpha Dental"
-    by_campaign = rate_tables.rates(asked(""), EVERYTHING, by="campaign", now=END)
-    labels = {row.key: row.label for row in by_campaign.rows}
-    assert (labels["workflow:w1"], labels["(none)"]) == ("Welcome", "(none)")
+
+    def labels(by: str) -> dict[str, str]:
+        rows = rate_tables.rates(asked(""), EVERYTHING, by=by, now=END).rows
+        return {row.key: row.label for row in rows}
+
+    assert labels("location")["a"] == "Alpha Dental"
+    assert labels("company") == {"acme": "Acme", "(none)": "(none)"}
+    assert (labels("campaign")["workflow:w1"], labels("campaign")["(none)"]) == (
+        "Welcome",
+        "(none)",
+    )
 
 
 def test_by_category_bounced_counts_the_final_failure_and_deferred_every_temporary_one() -> None:
-    facts = fold.Facts(deferral_categories=[Category.GREYLISTED, Category.RATE_LIMITED])
-    text = fold.dump_facts(facts)
+    put_off = (Category.GREYLISTED, Category.RATE_LIMITED)
     rows.delivery(
-        1, outcome=Outcome.BOUNCED, category=Category.POLICY, bounce_class=3, facts=text,
-        flags=Flag.DEFERRED,
+        1, outcome=Outcome.BOUNCED, category=Category.POLICY, bounce_class=3,
+        deferred_as=put_off, flags=Flag.DEFERRED,
     )  # fmt: skip
-    rows.delivery(2, facts=text, flags=Flag.DEFERRED | Flag.REACHED)
+    rows.delivery(2, deferred_as=put_off, flags=Flag.DEFERRED | Flag.REACHED)
     rows.delivery(3, flags=Flag.REACHED)
-    table = rate_tables.rates(ALL, EVERYTHING, by="category", now=NOW)
-    assert table.total == Counts(sent=3, delivered=2, bounced=1, block=1, deferred=2)
-    assert {row.key: (row.counts.bounced, row.counts.deferred) for row in table.rows} == {
+    question = Question(ALL, EVERYTHING, "category")
+    tally, _ = rate_tables.count(question, counters=False)
+    assert Counts(*tally.total) == Counts(sent=3, delivered=2, bounced=1, block=1, deferred=2)
+    found = _named(question, tally)
+    assert {key: (counts.bounced, counts.deferred) for key, counts in found.items()} == {
         "policy": (1, 0),
         "greylisted": (0, 2),
         "rate_limited": (0, 2),
     }
-    (policy,) = [row for row in table.as_json()["rows"] if row["key"] == "policy"]
-    assert (policy["bounce_rate"]["numerator"], policy["bounce_rate"]["denominator"]) == (1, 3)
+
+
+def test_rates_of_a_category_divide_by_the_whole_filter(mail: None) -> None:
+    table = rate_tables.rates(asked(""), EVERYTHING, by="category", now=END).as_json()
+    for row in table["rows"]:
+        assert row["bounce_rate"]["denominator"] == table["total"]["settled"]
+
+
+def test_an_address_counts_what_was_tried_there_and_settled_elsewhere() -> None:
+    first, second = (Dimension.IP, "192.0.2.1"), (Dimension.IP, "192.0.2.2")
+    rows.delivery(1, ip="192.0.2.1", flags=Flag.REACHED)
+    rows.delivery(
+        2, ip="192.0.2.2", tried=[first], deferred_at=[first], flags=Flag.REACHED | Flag.DEFERRED
+    )
+    rows.delivery(
+        3, ip="192.0.2.2", tried=[first], deferred_at=[first, second], outcome=Outcome.BOUNCED,
+        flags=Flag.DEFERRED,
+    )  # fmt: skip
+    question = Question(ALL, EVERYTHING, "ip")
+    tally, _ = rate_tables.count(question, counters=False)
+    assert _named(question, tally) == {
+        "192.0.2.1": Counts(sent=3, delivered=1, deferred=2, moved=2),
+        "192.0.2.2": Counts(sent=2, delivered=1, bounced=1, deferred=1),
+    }
 
 
 @pytest.mark.parametrize(
     ("query", "by", "options"),
     [
-        ("", "ip", {}),
+        ("", "mx", {}),
         ("", "colour", {}),
         ("", "location", {"sort": "colour"}),
         ("", "location", {"sort": "--sent"}),
         ("", "location", {"limit": 0}),
         ("", "location", {"limit": 1_001}),
         ("q=ann", "location", {}),
-        ("clock=event", "location", {}),
     ],
 )
 def test_rates_that_cannot_be_asked_are_refused(
@@ -235,3 +315,7 @@ def test_rates_of_a_hidden_location_are_refused() -> None:
     rows.location("hidden")
     with pytest.raises(Http404):
         rate_tables.rates(asked("location=hidden"), NOTHING, by="hour", now=NOW)
+
+
+def test_every_attempt_can_be_asked_by_but_the_receivers_hosts() -> None:
+    assert ATTEMPTS.keys() - set(BY) == {"mx"}

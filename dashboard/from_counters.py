@@ -1,0 +1,125 @@
+"""Rates read off the counters: whole hours of at most one value of one dimension."""
+
+from typing import Any
+
+from django.db.models import QuerySet, Sum
+
+from dashboard.capped import counted_apart
+from dashboard.spans import Hours, Span, is_split, joined
+from dashboard.tallies import (
+    BY_TIME,
+    DIMENSIONS,
+    OVERLAPPING,
+    PLACES,
+    Question,
+    Tally,
+    ids_of,
+)
+from ingest.counted_values import CAPPED
+from ingest.models import HourlyCount, LocationHour
+from ingest.vocabulary import FLEET_LOCATION, MEASURES, NONE_KEY, OTHER_KEY, Dimension
+
+_SUMS = {f"{measure}_sum": Sum(measure) for measure in MEASURES}
+# Few values are looked up hour by hour, which spares reading all the others of these hours.
+_MOST_LOOKUPS = 5_000
+
+
+def can_count(question: Question) -> bool:
+    """Whether counters hold the answer for whole hours."""
+    dimension = _dimension_name(question)
+    if dimension is None:
+        return question.by in (*PLACES, *BY_TIME) and not question.names
+    if question.names - {dimension}:
+        return False
+    wanted = question.filter.values(dimension)
+    excluded = question.filter.values(dimension, excluded=True)
+    if dimension in OVERLAPPING and (excluded or len(wanted) > 1):
+        return False
+    if dimension == "category" and NONE_KEY in wanted:  # mail that was not refused has no row
+        return False
+    return not _has_refused(question, DIMENSIONS[dimension], wanted + excluded)
+
+
+def _dimension_name(question: Question) -> str | None:
+    """The dimension whose counters can answer, if one does."""
+    named = [name for name in (question.by, *sorted(question.names)) if name in DIMENSIONS]
+    return named[0] if named else None
+
+
+def _has_refused(question: Question, dimension: Dimension, keys: tuple[str, ...]) -> bool:
+    """Whether a value that is asked for is not counted apart somewhere."""
+    if not keys or dimension not in CAPPED or set(keys) == {OTHER_KEY}:
+        return False
+    places = counted_apart(dimension, question.locations)
+    values = ids_of(_NAMES[dimension], keys) if places else ()
+    return any(place.row_of(value) != value for place in places.values() for value in values)
+
+
+_NAMES = {dimension: name for name, dimension in DIMENSIONS.items()}
+
+
+def count_hours(question: Question, hours: Hours, tally: Tally) -> list[Span]:
+    """Add whole hours. Returns those that the asked zone's hours or days split."""
+    dimension = _dimension_name(question)
+    counters = _of_places(LocationHour if dimension is None else HourlyCount, question)
+    if dimension is not None:
+        counters = _of_values(counters, question, dimension)
+    split = _add_rows(question, _in_hours(counters, question, hours), tally)
+    if question.by in OVERLAPPING and question.shown is None:
+        _add_total(question, hours, tally)
+    return joined(split)
+
+
+def _add_rows(question: Question, counters: QuerySet[Any], tally: Tally) -> list[int]:
+    """Add the counters by group, but for the hours that the zone splits: these are returned."""
+    by, split = question.by, []
+    in_all = by not in OVERLAPPING or question.shown is not None
+    # Aggregates inside values_list() would be grouped by the primary key.
+    for key, *measures in counters.order_by().values_list(_column(by)).annotate(**_SUMS):
+        if by in BY_TIME and is_split(key, by, question.filter.zone):
+            split.append(key)
+            continue
+        group = 4 * key if by in BY_TIME else key
+        if in_all:
+            tally.add_everywhere(group, measures)
+        else:
+            tally.add(group, measures)
+    return split
+
+
+def _add_total(question: Question, hours: Hours, tally: Tally) -> None:
+    """Where a delivery is in several rows, the total comes from the rows of all mail."""
+    found = _in_hours(_of_places(LocationHour, question), question, hours).aggregate(**_SUMS)
+    for i, n in enumerate(found.values()):
+        tally.total[i] += n or 0
+
+
+def _of_places(model: Any, question: Question) -> QuerySet[Any]:
+    if question.has_fleet_rows():
+        return model.objects.filter(location_id=FLEET_LOCATION)  # type: ignore[no-any-return]
+    if question.locations is None:
+        return model.objects.exclude(location_id=FLEET_LOCATION)  # type: ignore[no-any-return]
+    return model.objects.filter(location_id__in=question.locations)  # type: ignore[no-any-return]
+
+
+def _of_values(counters: QuerySet[Any], question: Question, name: str) -> QuerySet[Any]:
+    counters = counters.filter(dimension=DIMENSIONS[name])
+    if wanted := question.filter.values(name):
+        counters = counters.filter(value_id__in=ids_of(name, wanted))
+    if excluded := question.filter.values(name, excluded=True):
+        counters = counters.exclude(value_id__in=ids_of(name, excluded))
+    return counters
+
+
+def _in_hours(counters: QuerySet[Any], question: Question, hours: Hours) -> QuerySet[Any]:
+    places = 1 if question.locations is None else len(question.locations)
+    one_value = question.names and counters.model is HourlyCount
+    if one_value and hours.many is not None and hours.many * places <= _MOST_LOOKUPS:
+        return counters.filter(hour__in=range(hours.first or 0, hours.last or 0))
+    return counters.filter(**hours.conditions())
+
+
+def _column(by: str) -> str:
+    if by in PLACES:
+        return "location_id"
+    return "hour" if by in BY_TIME else "value_id"
