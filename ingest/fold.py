@@ -11,9 +11,9 @@ from typing import NamedTuple
 import msgspec
 
 from ingest import providers
-from ingest.classify import Rules, class_of, classify_failure
+from ingest.classify import BUILT_IN, Rules, class_of, classify_failure
 from ingest.fingerprint import digest, fingerprint
-from ingest.normalize import NormalizedEvent
+from ingest.normalize import Detail, NormalizedEvent
 from ingest.vocabulary import (
     ENGAGEMENT,
     FAILURES,
@@ -58,17 +58,18 @@ class Why(NamedTuple):
 _NO_REFUSAL = Why()
 
 
-def why_of(event: NormalizedEvent, rules: Rules | None = None) -> Why:
+def why_of(event: NormalizedEvent, rules: Rules = BUILT_IN) -> Why:
     """The refusal that an event tells of; empty unless it is a failure."""
-    if event.kind not in FAILURES:
+    return why(event.kind, event.detail, event.provider, rules)
+
+
+def why(kind: EventKind, detail: Detail, provider: str, rules: Rules = BUILT_IN) -> Why:
+    """The same from the parts of it that are stored."""
+    if kind not in FAILURES:
         return _NO_REFUSAL
-    found = (
-        classify_failure(event.kind, event.detail, event.provider, rules)
-        if rules
-        else classify_failure(event.kind, event.detail, event.provider)
-    )
+    found = classify_failure(kind, detail, provider, rules)
     marks = (0, MAY_BLOCK, MAY_BLOCK | SURELY_BLOCK)[found.hl] | (GIVEN_UP if found.expired else 0)
-    text = fingerprint(event.detail)
+    text = fingerprint(detail)
     reason = digest(text)[:8].hex()
     return Why(int(found.category), int(found.bounce_class), marks, text, reason)
 

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from ingest import fold, metrics, payloads, publish, retention
+from ingest import fold, metrics, operator_rules, payloads, publish, retention
 from ingest.counted import Counted, Places, difference, places, write_ways
 from ingest.counted_values import decisions
 from ingest.ids import domain_of, ids, values_in
@@ -30,7 +30,7 @@ from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, n
 from ingest.quality import Tally, answers
 from ingest.quarantine import quarantine
 from ingest.retention import oldest_minute, prune_minutes
-from ingest.statements import Raced, Sql, aware_utc, statements
+from ingest.statements import DeliveryKey, Raced, Sql, aware_utc, statements
 from ingest.vocabulary import (
     FLEET,
     FLEET_LOCATION,
@@ -162,8 +162,8 @@ class _Entry:
 
 
 @dataclass(slots=True)
-class _Change:
-    """A delivery that a batch touches: its facts, and what it counted as before, if it existed."""
+class Change:
+    """A delivery that is written: its facts, and what it counted as before, if it existed."""
 
     key: tuple[int, str, str]
     facts: fold.Facts = field(default_factory=fold.Facts)
@@ -188,8 +188,9 @@ def write_batch(items: Sequence[Item], *, now: int) -> None:
     statuses mean nothing.
     """
     sql = _connected()
+    rules = operator_rules.current()
     entries = [
-        _Entry(item, item.result, fold.why_of(item.result))
+        _Entry(item, item.result, fold.why_of(item.result, rules))
         for item in items
         if isinstance(item.result, NormalizedEvent)
     ]
@@ -246,7 +247,7 @@ def _update_location(app: AppEvent) -> None:
 
 
 def _write_events(sql: Sql, entries: list[_Entry], *, now: int) -> None:
-    changes = {key: _Change(key) for entry in entries if (key := entry.key) is not None}
+    changes = {key: Change(key) for entry in entries if (key := entry.key) is not None}
     event_keys = [(ids.location(entry.event.location_ref), entry.event.key) for entry in entries]
     stored, known = sql.read(
         sorted(changes, key=lambda key: (key[1], key[2], key[0])), sorted(set(event_keys))
@@ -258,7 +259,7 @@ def _write_events(sql: Sql, entries: list[_Entry], *, now: int) -> None:
     if not fresh:
         sql.add_quality(_quality(entries, changes))
         return
-    touched: dict[tuple[int, str, str], _Change] = {}
+    touched: dict[tuple[int, str, str], Change] = {}
     for entry in fresh:
         if (key := entry.key) is not None:
             fold.absorb(changes[key].facts, entry.event, entry.why)
@@ -284,6 +285,26 @@ def _write_counts(sql: Sql, counts: _Counts, old: list[tuple[Any, ...]]) -> None
     sql.add_hourly_counts(counts.rows(counts.values))
 
 
+def lock_deliveries(sql: Sql, keys: Iterable[DeliveryKey]) -> list[Change]:
+    """The stored deliveries of these keys, locked in key order until the transaction's end."""
+    stored, _ = sql.read(sorted(keys, key=lambda key: (key[1], key[2], key[0])), [])
+    return [
+        Change((row[1], row[2], row[3]), fold.load_facts(row[4]), row[0], Counted(*row[5:]))
+        for row in stored
+    ]
+
+
+def write_changes(sql: Sql, changes: Sequence[Change]) -> None:
+    """Write locked deliveries whose facts were changed, and what that changes in the counters.
+
+    Whatever their facts name must be known to ``ids``.
+    """
+    if changes:
+        counts, old = _fold_deliveries(sql, list(changes))
+        with sql.together():
+            _write_counts(sql, counts, old)
+
+
 def _drop_known(
     entries: list[_Entry],
     keys: list[tuple[int, bytes]],
@@ -302,7 +323,7 @@ def _drop_known(
     return fresh
 
 
-def _fold_deliveries(sql: Sql, touched: list[_Change]) -> tuple[_Counts, list[tuple[Any, ...]]]:
+def _fold_deliveries(sql: Sql, touched: list[Change]) -> tuple[_Counts, list[tuple[Any, ...]]]:
     """Insert the new deliveries. Returns what all of them change in the counters, and the rows
     (id + STATE_COLUMNS) of those to update.
     """
@@ -332,7 +353,7 @@ def _fold_deliveries(sql: Sql, touched: list[_Change]) -> tuple[_Counts, list[tu
     return counts, old
 
 
-def _counted(change: _Change, standing: fold.Standing) -> Counted:
+def _counted(change: Change, standing: fold.Standing) -> Counted:
     """Where a delivery counts, with the ids of its values."""
     ways = standing.ways
     tags = sorted(ids.value(Dimension.TAG, tag) for tag in standing.tags)
@@ -365,7 +386,7 @@ def _ways_column(standing: fold.Standing) -> str:
     )
 
 
-def _state_row(change: _Change, standing: fold.Standing, counted: Counted) -> tuple[Any, ...]:
+def _state_row(change: Change, standing: fold.Standing, counted: Counted) -> tuple[Any, ...]:
     return (
         standing.sent_at,
         counted.outcome,
@@ -437,7 +458,7 @@ def _reason_providers(refused: list[_Entry]) -> list[tuple[int, ...]]:
 
 
 def _quality(
-    entries: Sequence[_Entry], changes: dict[tuple[int, str, str], _Change]
+    entries: Sequence[_Entry], changes: dict[tuple[int, str, str], Change]
 ) -> list[tuple[tuple[int, ...], list[int]]]:
     """What the batch says of its locations' quality, in key order."""
     tally, horizon = Tally(), retention.horizon().deliveries_hour
@@ -459,7 +480,7 @@ def _hour_of(event: NormalizedEvent) -> int:
 _encode_detail = msgspec.json.Encoder().encode
 
 
-def _event_row(entry: _Entry, changes: dict[tuple[int, str, str], _Change]) -> tuple[Any, ...]:
+def _event_row(entry: _Entry, changes: dict[tuple[int, str, str], Change]) -> tuple[Any, ...]:
     item, event, why, key = entry.item, entry.event, entry.why, entry.key
     codec, payload = payloads.pack(item.body)
     detail = event.detail

@@ -14,7 +14,7 @@ from django.test import Client
 from ingest import operator_rules
 from ingest.classify import BUILT_IN, RuleError, classify_failure
 from ingest.ids import ids
-from ingest.models import ClassificationRule
+from ingest.models import ClassificationRule, Delivery, Event
 from ingest.normalize import Detail
 from ingest.operator_rules import current, preview, read_rule
 from ingest.record import item_from_body, write_batch
@@ -81,6 +81,12 @@ def test_an_own_rule_decides_before_the_built_in_ones() -> None:
     rule("green list", Category.POLICY)
     assert category_of(message) is Category.POLICY
     assert category_of("550 5.1.1 user unknown") is Category.INVALID_RECIPIENT
+
+
+def test_what_comes_in_is_classified_by_it() -> None:
+    rule("green list", Category.TLS)
+    refuse("550 5.1.1 user unknown, see the green list")
+    assert Event.objects.get().category == Delivery.objects.get().category == Category.TLS
 
 
 def test_a_phrase_is_found_whatever_varies_around_and_within_it() -> None:
