@@ -144,6 +144,7 @@ def tails(x: float, n: float, line: float) -> tuple[float, float]:
 
     Exact binomial tails, continued to ``x`` and ``n`` that are not whole.
     """
+    x = min(x, n)  # sums of two tables may be apart for a moment: no reason to fail
     over = 1.0 if x <= 0 else incomplete_beta(x, n - x + 1, line)
     under = 1.0 if x >= n else incomplete_beta(n - x, x + 1, 1 - line)
     return over, under

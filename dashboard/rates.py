@@ -34,18 +34,34 @@ class Rate:
 
     numerator: int
     denominator: int
-    value: float | None
-    low: float | None
-    high: float | None
     phi: float = 1.0
 
     @classmethod
     def of(cls, numerator: int, denominator: int, phi: float = 1.0) -> "Rate":
         """``numerator ÷ denominator``; the interval is that of both divided by ``phi``."""
-        if denominator <= 0:
-            return cls(numerator, denominator, None, None, None, phi)
-        low, high = wilson(numerator / phi, denominator / phi)
-        return cls(numerator, denominator, numerator / denominator, low, high, phi)
+        return cls(numerator, denominator, phi)
+
+    @property
+    def value(self) -> float | None:
+        """The share that was counted."""
+        return self.numerator / self.denominator if self.denominator > 0 else None
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the interval."""
+        return self._interval[0]
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the interval."""
+        return self._interval[1]
+
+    @property
+    def _interval(self) -> tuple[float, float] | tuple[None, None]:
+        # Worked out when asked for: most rates of a table are only compared, or divided anew.
+        if self.denominator <= 0:
+            return None, None
+        return wilson(self.numerator / self.phi, self.denominator / self.phi)
 
     @property
     def widened(self) -> float:
@@ -54,10 +70,11 @@ class Rate:
 
     def as_json(self) -> dict[str, float | int | None]:
         """The contract's rate."""
+        low, high = self._interval
         return {
             "value": self.value,
-            "low": self.low,
-            "high": self.high,
+            "low": low,
+            "high": high,
             "numerator": self.numerator,
             "denominator": self.denominator,
             "widened": self.widened,

@@ -269,6 +269,7 @@ def test_from_how_many_mails_on_a_rate_can_be_told(line: float, mails: int) -> N
         (490_000, 10_000_000, 0.05, 6, Verdict.WITHIN),
         (10_000_000, 10_000_000, 0.05, 1, Verdict.OVER),
         (0, 10_000_000, 0.05, 1, Verdict.WITHIN),
+        (61, 60, 0.05, 2, Verdict.OVER),
     ],
 )
 def test_verdicts(x: int, n: int, line: float, phi: float, expected: Verdict) -> None:
