@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from ingest.fingerprint import codes, plain
+from ingest.fingerprint import codes, plain, without_accents
 from ingest.normalize import Detail, NormalizedEvent
 from ingest.vocabulary import FAILURES, BounceClass, Category, EventKind
 
@@ -31,6 +31,7 @@ _KINDS = {"temporary": EventKind.DEFERRED, "permanent": EventKind.BOUNCED}
 
 # What HighLevel counts as a refusal by the provider, see ``Classification.hl``.
 _COUNTED = frozenset((Category.REPUTATION_BLOCK, Category.SPAM_CONTENT, Category.AUTHENTICATION))
+_PART = re.compile(r"%(\w{1,20})%")
 _TOO_OLD = 602  # Mailgun's code for retries used up
 
 
@@ -257,7 +258,7 @@ def _one_of(enhanced: str, wanted: tuple[str, ...]) -> bool:
 
 _sre: Any = importlib.import_module("re._parser")  # the standard library's own reader of patterns
 _GRAM = 3
-_MOST_WAYS = 6000
+_MOST_WAYS = 40_000
 _MOST_REPEATS = 120
 
 
@@ -330,10 +331,19 @@ def _ways_of(operation: Any, argument: Any) -> int:
     if operation is _sre.SUBPATTERN:
         return _ways(argument[-1])
     if operation is _sre.BRANCH:
-        return sum(map(_ways, argument[1]))
+        return _ways_of_branches(argument[1])
     if operation in (_sre.MAX_REPEAT, _sre.MIN_REPEAT):
         return _ways_of_repeat(*argument)
     raise RuleError("looks around or back, which is not allowed here")
+
+
+def _ways_of_branches(branches: Iterable[Any]) -> int:
+    """Of branches that begin with different letters one at most is gone into."""
+    ways: dict[object, int] = defaultdict(int)
+    for branch in branches:
+        operation, argument = branch[0] if len(branch) else (None, None)
+        ways[argument if operation is _sre.LITERAL else None] += _ways(branch)
+    return ways.pop(None, 0) + max(ways.values(), default=0)
 
 
 def _ways_of_repeat(least: int, most: int, tree: Any) -> int:
@@ -353,6 +363,7 @@ class _Tables:
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._groups: dict[str, list[str]] = data["providers"]
+        self._parts: dict[str, str] = data["parts"]
         self.defaults: dict[Category, Rule] = {}
         for word, entry in data["category"].items():
             category = Category[word.upper()]
@@ -404,8 +415,8 @@ class _Tables:
             means=words.means or default.means,
             do=words.do or default.do,
             highlevel=words.highlevel or default.highlevel,
-            text=re.escape(plain(words.phrase)) if words.phrase else words.text,
-            not_text=words.not_text,
+            text=re.escape(plain(words.phrase)) if words.phrase else self._pattern(words.text),
+            not_text=self._pattern(words.not_text),
             provider=tuple(self._providers(words.provider)),
             mx=tuple(suffix.lower().strip(".") for suffix in words.mx),
             code=tuple(words.code),
@@ -417,6 +428,15 @@ class _Tables:
             raise RuleError("it has no condition")
         examples = tuple(_example(example, rule) for example in words.examples)
         return msgspec.structs.replace(rule, examples=examples)
+
+    def _pattern(self, text: str) -> str:
+        """A pattern with its %parts% put in, and accents taken off as they are off the words."""
+        return _PART.sub(lambda part: self._part(part[1]), without_accents(text))
+
+    def _part(self, name: str) -> str:
+        if name not in self._parts:
+            raise RuleError(f"there is no part %{name}%")
+        return self._parts[name]
 
     def _providers(self, names: Iterable[str]) -> Iterator[str]:
         for name in names:

@@ -5,6 +5,7 @@ addresses, hosts, numbers and ids. ``fingerprint`` is that with the codes in fro
 """
 
 import re
+import unicodedata
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -20,14 +21,14 @@ _LIST = re.compile(
     r"spamhaus|barracudacentral|spamcop|sorbs|spamrats|abuseat|uceprotect|surriel|invaluement"
     r"|mailspike|manitu|spfbl|abusix|surbl|uribl|senderscore|senderbase|talosintelligence"
     r"|trustedsource|cloudmark|trendmicro|nordspam|blocklist|dronebl|backscatterer|truncate"
-    r"|junkemailfilter|lashback|gbudb|0spam|psbl|dnsbl|dnsrbl"
+    r"|ipcheck|proofpoint|junkemailfilter|lashback|gbudb|0spam|psbl|dnsbl|dnsrbl"
 )
 # Codes of providers that say what happened; all else that mixes letters and digits is an id.
 _STABLE = re.compile(
-    r"s(?:3140|3150|3115|775|777\d\d|2017062302|\d{4,5})|as\d{5,10}|tss?\d\d|bl\d\d|ph\d\d"
+    r"s(?:775|777\d\d|2017062302|\d{4,5})|(?:as)?201806281|as\d{5,10}|tss?\d\d|bl\d\d|ph\d\d"
     r"|cs\d\d|hm\d\d|(?:rp|sc|dy|ou|vs)-?\d{3}|rl\d{6}|ipbl\d{1,6}|cxdns|ub\d\d|e\d{4}"
     r"|aup#[\w-]{1,12}|oxsus\d{4}(?:_\d{1,3})?|ofr_?\d{3}(?:_\d{1,3})?|lpn\d{3}(?:_\d{1,3})?"
-    r"|ib\d{3}|[ri]\d|ipv[46]|base64|utf-?8|sha-?256|md5|rfc-?\d{3,4}|tlsv?1(?:\.\d)?|8bit(?:mime)?"
+    r"|(?:rtr|rly|dyn|hvu|con|dns):\w{2,3}|ib\d{3}|gl01|urlbl\d{1,5}|hme\d|[ri]\d|ipv[46]|base64|utf-?8|sha-?256|md5|rfc-?\d{3,4}|tlsv?1(?:\.\d)?|8-?bit(?:mime)?"
     r"|\d(?:st|nd|rd|th)|[a-z]{1,3}\d{1,2}"
 )
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
@@ -37,10 +38,12 @@ _IP = re.compile(
     r"\d{1,3}(?:\.\d{1,3}){3}(?:[:/]\d{1,5})?|(?:ipv6:)?[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}",
     re.IGNORECASE,
 )
+_ADDRESS = re.compile(r"[^@:]*@[^@:]*")
 _HOST = re.compile(r"(?:[\w-]{1,63}\.){1,12}(?:[a-z][a-z0-9-]{1,23}|[A-Z][A-Z0-9-]{1,23})(?::\d+)?")
 # Exchange's own words, which look like host names.
 _EXCHANGE = re.compile(r"(?:resolver|storedrv|smtpsend|routing|transport|agent|queue)\.", re.I)
 _PIECE = re.compile(r"[!#-&*+\-./0-9:?@A-Z\\^_`a-z~]+")  # ASCII without quotes, brackets, ,;=<>|
+_ACCENT = re.compile("[\u0300-\u036f]")
 _EDGE = ".:-!?*#/\\_~+^`&"
 _LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"']+", re.IGNORECASE)
 _TOPIC = re.compile(r"[?&]p=([A-Za-z]{4,40})\b")  # Google's links name what happened
@@ -82,7 +85,8 @@ def plain(text: str) -> str:
 
     Codes that the lines of a reply repeat are there once.
     """
-    text = text[:_LONGEST].replace("’", "'").replace("\\n", "\n").replace("<br>", " ")
+    text = without_accents(text[:_LONGEST]).replace("\\n", "\n").replace("<br>", " ")
+    text = text.replace("...", "... ")
     tokens = _LEAD.sub("", text, count=1).split()
     seen: set[str] = set()
     kept: list[str] = []
@@ -94,6 +98,14 @@ def plain(text: str) -> str:
         if token:
             kept.append(token.lower())
     return " ".join(kept)
+
+
+def without_accents(text: str) -> str:
+    """Letters without accents, compatible forms as one, so that é, É and e are written alike."""
+    if text.isascii():
+        return text
+    parts = unicodedata.normalize("NFKD", text.replace("’", "'"))
+    return unicodedata.normalize("NFC", _ACCENT.sub("", parts))
 
 
 def _counted(token: str, after: str, seen: set[str]) -> str:
@@ -135,11 +147,11 @@ def _replaced(match: re.Match[str]) -> str:
 def _placeholder(core: str) -> str:
     lower = core.lower()
     if "@" in core:
-        return ADDRESS
+        return _ADDRESS.sub(ADDRESS, core)
     if _ENHANCED.fullmatch(core) or _BASIC.fullmatch(core) or _STABLE.fullmatch(lower):
         return core
     if _IP.fullmatch(core):
-        return IP
+        return core if core.startswith("127.") else IP  # what a blocklist answers
     if _HOST.fullmatch(core) and not _EXCHANGE.match(core):
         return _list_or(HOST, lower)
     return _number_or_id(core)

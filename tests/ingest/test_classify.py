@@ -70,7 +70,7 @@ REPLIES = [
     ((556, "", "no"), 3),
     # And an honest answer where nothing does.
     ((550, "", "no"), 17),
-    ((554, "5.9.99", "administrative prohibition"), 17),
+    ((554, "5.9.99", "no"), 17),
     ((None, "", ""), 17),
 ]
 
