@@ -16,6 +16,12 @@ from types import MappingProxyType
 
 from dashboard.rates import Counts, Rate, wilson
 
+
+def share(line: float) -> str:
+    """A line as it is written: ``0.3 %``."""
+    return f"{100 * line:.6g} %"
+
+
 # --- Dispersion: how many mails speak as one ---
 
 # What φ is taken to be before a location's own mail tells: worth as much as ten cells.
@@ -218,11 +224,11 @@ class Counted(StrEnum):
 _COUNTED_WORDS = {
     Counted.NO_DATA: "no mail yet",
     Counted.TOO_FEW: "too few for HighLevel to act on",
-    Counted.INSIDE: "under 3 % in every way that HighLevel may count",
-    Counted.MAY_WARN: "HighLevel may count this as over 3 %",
-    Counted.WARNS: "HighLevel counts this as over 3 %",
-    Counted.MAY_COUNT_OVER: "HighLevel may count this as over 5 %",
-    Counted.COUNTS_OVER: "HighLevel counts this as over 5 %",
+    Counted.INSIDE: f"under {share(WARNING)} in every way that HighLevel may count",
+    Counted.MAY_WARN: f"HighLevel may count this as over {share(WARNING)}",
+    Counted.WARNS: f"HighLevel counts this as over {share(WARNING)}",
+    Counted.MAY_COUNT_OVER: f"HighLevel may count this as over {share(STOP)}",
+    Counted.COUNTS_OVER: f"HighLevel counts this as over {share(STOP)}",
 }
 
 
@@ -396,11 +402,6 @@ def is_over(x: int, n: int, line: float) -> bool:
 def exact(line: float) -> Fraction:
     """The share that was meant: 0.003 is 3/1000, which no float is."""
     return Fraction(line).limit_denominator(1_000_000)
-
-
-def share(line: float) -> str:
-    """A line as it is written: ``0.3 %``."""
-    return f"{100 * line:.6g} %"
 
 
 def duration(hours: float) -> str:
