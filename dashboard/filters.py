@@ -4,6 +4,11 @@
 what has it; different names must all hold. A value that itself begins with ``-`` or ``\\`` takes
 a ``\\`` in front. ``(none)`` stands for "has no value". Bounds are half-open: ``from`` is in,
 ``to`` is not.
+
+``ip``, ``pool`` and ``mx`` belong to attempts, of which a delivery may have several: alone they
+keep what was tried there. Beside them ``outcome``, ``class``, ``category``, ``code``, ``reason``
+and ``is`` speak of what was decided there; ``outcome=moved`` is what was tried there and decided
+elsewhere. See ``Filter.there``.
 """
 
 import re
@@ -12,34 +17,50 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypedDict
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import connection
-from django.db.models import F, Q, QuerySet
+from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, QuerySet
+from django.db.models import Value as Literal
 from django.db.models.lookups import GreaterThan
 from django.http import Http404
 
 from dashboard.access import Rights, restrict
-from ingest.models import Delivery, Location, Value
-from ingest.vocabulary import NONE_KEY, BounceClass, Category, Dimension, Flag, Outcome
+from ingest.counted import LETTERS
+from ingest.fold import SENT
+from ingest.models import CountedValue, CountedValues, Delivery, Event, Location, Value
+from ingest.vocabulary import (
+    MOST_VALUES,
+    NONE_KEY,
+    OTHER_KEY,
+    ROLLED_UP,
+    BounceClass,
+    Category,
+    Dimension,
+    Flag,
+    Outcome,
+)
 
 if TYPE_CHECKING:
-    from dashboard.queries import EventRow
+    from dashboard.queries import EventRow, Way
 
-FREE_NAMES = (
-    "location", "company", "tag", "campaign", "step", "provider", "domain", "sending_domain", "q",
-)  # fmt: skip
+# The names whose values are ``Value``s; of all but tags a delivery has one, in this column.
+VALUE_NAMES = {
+    dimension.word: dimension for dimension in Dimension if dimension != Dimension.CATEGORY
+}
+ATTEMPT_NAMES = ("ip", "pool", "mx")
+FREE_NAMES = ("location", "company", *VALUE_NAMES, "q")
+MOVED = "moved"  # an outcome beside an IP, pool or MX
 WORDS: dict[str, tuple[str, ...]] = {
-    "outcome": tuple(sorted(outcome.word for outcome in Outcome)),
+    "outcome": (*sorted(outcome.word for outcome in Outcome), MOVED),
     "class": ("block", "hard", "soft", "suppressed", "undetermined", NONE_KEY),
     "category": (*sorted(c.word for c in Category if c), NONE_KEY),
     "is": tuple(sorted(flag.name.lower() for flag in Flag if flag.name)),
 }
-TERM_NAMES = (*FREE_NAMES, *WORDS, "code")
+TERM_NAMES = (*FREE_NAMES, *WORDS, "code", "reason")
 TIME_NAMES = ("range", "from", "to", "clock", "tz")
-LATER_NAMES = ("ip", "pool", "mx", "reason")
 RANGES = {
     "1h": timedelta(hours=1),
     "24h": timedelta(hours=24),
@@ -51,7 +72,11 @@ CLOCKS = ("sent", "event")
 MAX_TERMS = 200
 MAX_LENGTH = 400
 
-_LOWER = frozenset({"domain", "sending_domain"})
+_LOWER = frozenset({"domain", "sending_domain", "mx"})
+# What a delivery is called by what happened at its end: beside an attempt's names, at that attempt.
+_SPOKEN = frozenset({"outcome", "class", "category", "code", "is", "reason"})
+_SENT_WORDS = frozenset(outcome.word for outcome in SENT)
+_DEFERRED = "deferred"  # the flag
 _EARLIEST, _LATEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
 # A "+" that was not escaped arrives as a space: "2026-11-22T10:00:00 02:00".
 _LOST_PLUS = re.compile(r"(T\d[\d:.]*) (\d\d:?\d\d)$")
@@ -179,7 +204,9 @@ class Filter:
             return self._timed([*times, (name, value)])
         term = Term(name, _read_value(name, value), excluded)
         replaced = set() if excluded else {Term(name, value) for value in self.values(name)}
-        return self._of({*self.terms} - replaced | {term})
+        terms = {*self.terms} - replaced | {term}
+        _check_moved(terms)
+        return self._of(terms)
 
     def without(self, name: str, value: str | None = None) -> Self:
         """Without the terms of a name, or only without those of one of its values."""
@@ -202,7 +229,11 @@ class Filter:
         )
 
     def _of(self, terms: Iterable[Term]) -> Self:
-        return replace(self, terms=tuple(sorted(set(terms))))
+        """With these terms; without an attempt's name ``outcome=moved`` means nothing, and goes."""
+        kept = set(terms)
+        if not _names_attempt(kept):
+            kept = {term for term in kept if term[:2] != ("outcome", MOVED)}
+        return replace(self, terms=tuple(sorted(kept)))
 
     def check_locations(self, rights: Rights) -> None:
         """Raise ``Http404`` if it names a location that does not exist or may not be seen."""
@@ -228,23 +259,90 @@ class Filter:
     def apply(self, deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
         """The deliveries that it keeps. Agrees with ``matches``, row by row.
 
-        Raises ``FilterError`` for ``clock=event``: deliveries are kept by their sending.
+        The bounds are of their sending; with ``clock=event`` of any of their events.
         """
-        if self.clock == "event":
-            raise FilterError("clock=event is not available yet for deliveries and rates.")
-        if self.start:
-            deliveries = deliveries.filter(sent_at__gte=self.start)
-        if self.until:
-            deliveries = deliveries.filter(sent_at__lt=self.until)
-        for (name, excluded), values in self._grouped.items():
-            found = _QUERIES[name](values)
-            deliveries = deliveries.filter(~found if excluded else found)
-        return deliveries
+        if self.clock != "event":
+            if self.start:
+                deliveries = deliveries.filter(sent_at__gte=self.start)
+            if self.until:
+                deliveries = deliveries.filter(sent_at__lt=self.until)
+        elif bounds := self.event_bounds():
+            happened = Event.objects.filter(bounds, delivery_id=OuterRef("pk"))
+            deliveries = deliveries.filter(Exists(happened))
+        return deliveries.filter(*self.conditions())
+
+    def event_bounds(self) -> Q:
+        """The condition on events that they happened within the bounds; empty without any."""
+        bounds = Q(occurred_at__gte=self.start) if self.start else Q()
+        return bounds & Q(occurred_at__lt=self.until) if self.until else bounds
+
+    def conditions(self, prefix: str = "") -> list[Q]:
+        """What its terms ask of a delivery, without the bounds of time.
+
+        ``prefix`` leads to the delivery from what is asked: ``"delivery__"`` from events.
+        """
+        at = self._at(prefix)
+        return [
+            ~found if excluded else found
+            for (name, excluded), values in self._grouped.items()
+            for found in [self._condition(name, excluded, values, prefix, at)]
+        ]
+
+    def there(self) -> dict[Dimension, frozenset[int]]:
+        """The attempts it asks for: ids of the values wanted of ``ip``, ``pool`` and ``mx``.
+
+        Of several values any will do, of several dimensions all must hold. A delivery that it
+        keeps was either decided there (``decided_there``): all that is counted of it counts; or
+        has moved on: it counts as sent and moved. ``(other)`` has no ids of its own.
+        """
+        return {
+            VALUE_NAMES[name]: frozenset(value_ids(VALUE_NAMES[name], values))
+            for name in ATTEMPT_NAMES
+            if (values := self.values(name))
+        }
+
+    def decided_there(self, prefix: str = "") -> Q:
+        """Among the deliveries it keeps: whether they were decided at the attempts it asks for.
+
+        Empty, which is true of all, where it asks for none.
+        """
+        return _every(at.decided for at in self._at(prefix).values())
+
+    def deferred_there(self, prefix: str = "") -> Q:
+        """The same of temporary failures: whether one came from there, of deferred deliveries."""
+        return _every(at.deferred for at in self._at(prefix).values())
+
+    @cached_property
+    def asks_of_deferrals(self) -> bool:
+        """Whether ``category`` speaks of temporary failures: ``category=…&is=deferred`` alone.
+
+        That is the list behind the deferred count of a category. Beside an outcome, a class or
+        another flag, ``category`` is that of the final failure.
+        """
+        wanted = {term[:2] for term in self.terms if not term.excluded}
+        spoken = {term for term in wanted if term[0] in ("outcome", "class", "is")}
+        return spoken == {("is", _DEFERRED)}
+
+    def _at(self, prefix: str) -> dict[str, "_At"]:
+        wanted = {name: values for name in ATTEMPT_NAMES if (values := self.values(name))}
+        return {name: _attempts_at(name, values, prefix) for name, values in wanted.items()}
+
+    def _condition(
+        self, name: str, excluded: bool, values: Sequence[str], prefix: str, at: dict[str, "_At"]
+    ) -> Q:
+        if name in ATTEMPT_NAMES:
+            return (_attempts_at(name, values, prefix) if excluded else at[name]).tried
+        if name == "category" and not excluded and self.asks_of_deferrals:
+            return _by_deferral(values, prefix)
+        if name in _SPOKEN and at:
+            return _by_decision(name, values, prefix, at.values())
+        return _QUERIES[name](values, prefix)
 
     def matches(self, row: "EventRow") -> bool:
         """Whether an event is kept, by what is known of its delivery when it was read.
 
-        Its time is its own, unless ``clock=sent`` asks for that of its delivery.
+        Its time is its own, unless ``clock=sent`` asks for that of its delivery; ``reason`` is its
+        own as well, and beside it ``ip``, ``pool`` and ``mx`` are.
         """
         if self.start or self.until:
             moment = row.sent_at if self.clock == "sent" else row.occurred_at
@@ -263,7 +361,17 @@ class Filter:
 
     @cached_property
     def _tests(self) -> list[Callable[["EventRow"], bool]]:
-        return [_test(name, excluded, vs) for (name, excluded), vs in self._grouped.items()]
+        return [_negated(self._row_test(*key, vs), key[1]) for key, vs in self._grouped.items()]
+
+    def _row_test(self, name: str, excluded: bool, values: Sequence[str]) -> "_Test":
+        if name in ATTEMPT_NAMES:
+            return _tried(name, frozenset(values))
+        if name == "category" and not excluded and self.asks_of_deferrals:
+            return _test("deferral_category", values)
+        wanted = {n: frozenset(vs) for n in ATTEMPT_NAMES if (vs := self.values(n))}
+        if name in _SPOKEN and wanted:
+            return _test_of_decision(name, values, wanted)
+        return _test(name, values)
 
 
 # --- Reading --------------------------------------------------------------------------------
@@ -293,15 +401,26 @@ def parse(
             if name in times:
                 raise FilterError(f"{name} can be given only once.")
             times[name] = value
-        elif name in LATER_NAMES:
-            raise FilterError(f"The filter {name} is not available yet.")
         else:
             raise FilterError(f"There is no filter named {_shown(name)}.")
     if len(terms) > MAX_TERMS:
         raise FilterError(f"A filter can have at most {MAX_TERMS} values.")
+    _check_moved(terms)
     if not times.keys() & {"range", "from", "to"} and default_range:
         times["range"] = default_range
     return Filter(now=now, terms=tuple(sorted(terms)), **_read_times(times))
+
+
+def _names_attempt(terms: Iterable[Term]) -> bool:
+    return any(term.name in ATTEMPT_NAMES and not term.excluded for term in terms)
+
+
+def _check_moved(terms: Collection[Term]) -> None:
+    if any(term[:2] == ("outcome", MOVED) for term in terms) and not _names_attempt(terms):
+        raise FilterError(
+            "outcome=moved is what was tried at an IP, pool or MX and settled elsewhere:"
+            " it needs a filter ip, pool or mx."
+        )
 
 
 def _read_term(name: str, text: str) -> Term:
@@ -324,6 +443,8 @@ def _read_value(name: str, value: str) -> str:
         return _word(name, value, WORDS[name])
     if name == "code" and value != NONE_KEY and not re.fullmatch("[1-9][0-9]{2}", value):
         raise FilterError(f"code cannot be {_shown(value)}: it is a number of three digits.")
+    if name == "reason" and value != NONE_KEY and not re.fullmatch("[1-9][0-9]{0,9}", value):
+        raise FilterError(f"reason cannot be {_shown(value)}: it is the number of a reason.")
     if name == "q":
         return _search(value)
     return value.lower() if name in _LOWER else value
@@ -455,16 +576,27 @@ _KEYS: dict[str, Callable[["EventRow"], tuple[str, ...]]] = {
     "outcome": lambda row: (Outcome(row.outcome).word,) if row.outcome else (),
     "class": lambda row: (class_word(row.outcome, row.bounce_class),),
     "category": lambda row: (Category(row.category).word if row.category else NONE_KEY,),
+    "deferral_category": lambda row: row.deferral_categories or (NONE_KEY,),
     "code": lambda row: (str(row.delivery_code or NONE_KEY),),
     "is": lambda row: flag_words(row.flags),
+    "reason": lambda row: (str(row.reason_id or NONE_KEY),),
 }
+type _Test = Callable[["EventRow"], bool]
+type _Wanted = dict[str, frozenset[str]]
+"""Values by the names of ``ATTEMPT_NAMES``."""
 
 
-def _test(name: str, excluded: bool, values: tuple[str, ...]) -> Callable[["EventRow"], bool]:
+def _negated(test: _Test, excluded: bool) -> _Test:
+    return (lambda row: not test(row)) if excluded else test
+
+
+def _test(name: str, values: Sequence[str]) -> _Test:
     if name == "q":
-        return lambda row: any(_found(value, row) for value in values) != excluded
+        return lambda row: any(_found(value, row) for value in values)
     keys, wanted = _KEYS[name], frozenset(values)
-    return lambda row: wanted.isdisjoint(keys(row)) == excluded
+    if OTHER_KEY in wanted and name in VALUE_NAMES:
+        return lambda row: name in row.uncounted or not wanted.isdisjoint(keys(row))
+    return lambda row: not wanted.isdisjoint(keys(row))
 
 
 def _found(search: str, row: "EventRow") -> bool:
@@ -473,15 +605,63 @@ def _found(search: str, row: "EventRow") -> bool:
     return row.recipient.startswith(search.lower()) or row.message_id == search
 
 
+def _is_one(text: str, wanted: frozenset[str], way: "Way") -> bool:
+    return (text or NONE_KEY) in wanted or (OTHER_KEY in wanted and text in way.uncounted)
+
+
+def _tried(name: str, wanted: frozenset[str]) -> _Test:
+    def test(row: "EventRow") -> bool:
+        way = row.way(name)
+        return any(_is_one(text, wanted, way) for text in (way.decided, *way.tried))
+
+    return test
+
+
+def _decided(row: "EventRow", wanted: _Wanted) -> bool:
+    return all(_is_one((way := row.way(name)).decided, vs, way) for name, vs in wanted.items())
+
+
+def _deferred(row: "EventRow", wanted: _Wanted) -> bool:
+    """Whether a temporary failure came from there: from where it was decided, unless it says."""
+    return bool(row.flags & Flag.DEFERRED) and all(
+        any(_is_one(text, values, way) for text in way.deferred or (way.decided,))
+        for name, values in wanted.items()
+        for way in [row.way(name)]
+    )
+
+
+def _came_from(row: "EventRow", wanted: _Wanted) -> bool:
+    """Whether the event itself came from there."""
+    return all(_is_one(getattr(row, name), vs, row.way(name)) for name, vs in wanted.items())
+
+
+def _test_of_decision(name: str, values: Sequence[str], wanted: _Wanted) -> _Test:
+    """A test of what happened at the end, where that was at the attempts wanted."""
+    test = _test(name, values)
+    if name == "reason":
+        return lambda row: test(row) and _came_from(row, wanted)
+    if name == "outcome" and _keeps_moved(values):
+        return lambda row: test(row) if _decided(row, wanted) else row.outcome in SENT
+    if name == "is" and _DEFERRED in values:
+        others = _test(name, [value for value in values if value != _DEFERRED])
+        return lambda row: (others(row) and _decided(row, wanted)) or _deferred(row, wanted)
+    return lambda row: test(row) and _decided(row, wanted)
+
+
+def _keeps_moved(outcomes: Sequence[str]) -> bool:
+    """All that was sent holds what moved on, too: the list of ``sent`` counts to it."""
+    return MOVED in outcomes or _SENT_WORDS.issubset(outcomes)
+
+
 # --- The same, as conditions on deliveries ---------------------------------------------------
 
 
 def value_ids(dimension: Dimension, texts: Collection[str]) -> list[int]:
-    """Ids of the values with these texts; ``(none)`` is the empty text."""
+    """Ids of the values with these texts; ``(none)`` is the empty text, and 0: not known yet."""
     found = Value.objects.filter(
         dimension=dimension, text__in=["" if t == NONE_KEY else t for t in texts]
     )
-    return list(found.values_list("id", flat=True))
+    return [*found.values_list("id", flat=True), *([0] if NONE_KEY in texts else [])]
 
 
 def campaign_ids(keys: Collection[str]) -> list[int]:
@@ -494,84 +674,244 @@ def campaign_ids(keys: Collection[str]) -> list[int]:
     return [pk for pk, text in found.values_list("id", "text") if wanted & {*_campaign_keys(text)}]
 
 
-def _by_value(field: str, dimension: Dimension) -> Callable[[Sequence[str]], Q]:
-    return lambda values: Q(**{f"{field}_id__in": value_ids(dimension, values)})
+def capped_places(dimension: Dimension) -> list[int]:
+    """Locations with so many values of a dimension that later ones share ``(other)``."""
+    if dimension not in ROLLED_UP:
+        return []
+    full = CountedValues.objects.filter(dimension=dimension, used__gte=MOST_VALUES)
+    return list(full.values_list("location_id", flat=True))
 
 
-def _by_tag(values: Sequence[str]) -> Q:
-    condition = Q(pk__in=[])
-    for pk in value_ids(Dimension.TAG, [v for v in values if v != NONE_KEY]):
-        condition |= Q(tags__contains=f",{pk},")
-    return condition | Q(tags=",") if NONE_KEY in values else condition
+type _Query = Callable[[Sequence[str], str], Q]
+"""From values and a prefix to the condition."""
+_NOTHING = Q(pk__in=[])
 
 
-def _by_location(field: str) -> Callable[[Sequence[str]], Q]:
-    def query(values: Sequence[str]) -> Q:
-        texts = ["" if value == NONE_KEY else value for value in values]
-        found = Location.objects.filter(**{f"{field}__in": texts})
-        return Q(location_id__in=list(found.values_list("pk", flat=True)))
+def _any(conditions: Iterable[Q]) -> Q:
+    """Nothing where there are none."""
+    whole = _NOTHING
+    for condition in conditions:
+        whole |= condition
+    return whole
+
+
+def _every(conditions: Iterable[Q]) -> Q:
+    """Everything where there are none."""
+    whole = Q()
+    for condition in conditions:
+        whole &= condition
+    return whole
+
+
+def _by_value(name: str) -> _Query:
+    dimension = VALUE_NAMES[name]
+    find = campaign_ids if name == "campaign" else lambda texts: value_ids(dimension, texts)
+
+    def query(values: Sequence[str], prefix: str) -> Q:
+        condition = Q(**{f"{prefix}{name}_id__in": find(values)})
+        return condition | _uncounted(name, prefix) if OTHER_KEY in values else condition
 
     return query
 
 
-def _by_class(values: Sequence[str]) -> Q:
-    condition = Q(pk__in=[])
-    bounced = Q(outcome=Outcome.BOUNCED)
+def _uncounted(name: str, prefix: str) -> Q:
+    """Deliveries whose value is one of those that share ``(other)`` in their location."""
+    dimension = VALUE_NAMES[name]
+    places = capped_places(dimension)
+    if not places:
+        return _NOTHING
+    counted = CountedValue.objects.filter(
+        location_id=OuterRef(f"{prefix}location_id"), value_id=OuterRef(f"{prefix}{name}_id")
+    )
+    empty = Q(**{f"{prefix}{name}_id__in": value_ids(dimension, [NONE_KEY])})
+    return Q(**{f"{prefix}location_id__in": places}) & ~empty & ~Q(Exists(counted))
+
+
+class _HoldsUncounted(Func):
+    """Whether a column of ids, of those with a mark in front, holds one that shares ``(other)``.
+
+    Takes the column, its location and the mark.
+    """
+
+    output_field = BooleanField()
+    template = (
+        "EXISTS (SELECT 1 FROM {tokens} WHERE {token} LIKE '{mark}_%%' AND NOT EXISTS"
+        " (SELECT 1 FROM ingest_countedvalue counted WHERE counted.location_id = {location}"
+        " AND counted.value_id ="
+        " CASE WHEN {token} LIKE '{mark}_%%' THEN CAST(substr({token}, {first}) AS bigint) END))"
+    )
+    tokens: ClassVar = {  # one row a token, and its column
+        "sqlite": (
+            """json_each('["' || replace({ids}, ',', '","') || '"]') token""",
+            "token.value",
+        ),
+        "postgresql": ("unnest(string_to_array({ids}, ',')) token(id)", "token.id"),
+    }
+
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        return self._written(compiler, "sqlite")
+
+    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        return self._written(compiler, "postgresql")
+
+    def _written(self, compiler: Any, vendor: str) -> tuple[str, list[Any]]:
+        column, location, mark = self.get_source_expressions()
+        (ids, _), (location_sql, _) = compiler.compile(column), compiler.compile(location)
+        tokens, token = self.tokens[vendor]
+        sql = self.template.format(
+            tokens=tokens.format(ids=ids),
+            token=token,
+            mark=mark.value,
+            first=len(mark.value) + 1,
+            location=location_sql,
+        )
+        return sql, []
+
+
+def _holds_uncounted(column: str, mark: str, dimension: Dimension, prefix: str) -> Q:
+    places = capped_places(dimension)
+    if not places:
+        return _NOTHING
+    held = _HoldsUncounted(F(prefix + column), F(f"{prefix}location_id"), Literal(mark))
+    return Q(**{f"{prefix}location_id__in": places}) & Q(held)
+
+
+def _by_tag(values: Sequence[str], prefix: str) -> Q:
+    tagged = value_ids(Dimension.TAG, [v for v in values if v != NONE_KEY])
+    condition = _any(Q(**{f"{prefix}tags__contains": f",{pk},"}) for pk in tagged)
+    if OTHER_KEY in values:
+        condition |= _holds_uncounted("tags", "", Dimension.TAG, prefix)
+    return condition | Q(**{f"{prefix}tags": ","}) if NONE_KEY in values else condition
+
+
+def _by_location(field: str) -> _Query:
+    def query(values: Sequence[str], prefix: str) -> Q:
+        texts = ["" if value == NONE_KEY else value for value in values]
+        found = Location.objects.filter(**{f"{field}__in": texts})
+        return Q(**{f"{prefix}location_id__in": list(found.values_list("pk", flat=True))})
+
+    return query
+
+
+def _by_outcome(values: Sequence[str], prefix: str) -> Q:
+    outcomes = [Outcome.from_word(value) for value in values if value != MOVED]
+    return Q(**{f"{prefix}outcome__in": outcomes})
+
+
+def _by_class(values: Sequence[str], prefix: str) -> Q:
+    condition = _NOTHING
+    bounced = Q(**{f"{prefix}outcome": Outcome.BOUNCED})
+    classes = f"{prefix}bounce_class"
     for value in values:
         if value == "undetermined":
-            condition |= bounced & ~Q(bounce_class__in=list(_BOUNCED_CLASSES))
+            condition |= bounced & ~Q(**{f"{classes}__in": list(_BOUNCED_CLASSES)})
         elif value == "suppressed":
-            condition |= Q(outcome=Outcome.SUPPRESSED)
+            condition |= Q(**{f"{prefix}outcome": Outcome.SUPPRESSED})
         elif value == NONE_KEY:
-            condition |= ~Q(outcome__in=[Outcome.BOUNCED, Outcome.SUPPRESSED])
+            outside = [Outcome.BOUNCED, Outcome.SUPPRESSED]
+            condition |= ~Q(**{f"{prefix}outcome__in": outside})
         else:
-            condition |= bounced & Q(bounce_class=BounceClass.from_word(value))
+            condition |= bounced & Q(**{classes: BounceClass.from_word(value)})
     return condition
 
 
-def _by_code(values: Sequence[str]) -> Q:
-    condition = Q(code__in=[int(value) for value in values if value != NONE_KEY])
-    return condition | Q(code=None) if NONE_KEY in values else condition
+def _by_category(values: Sequence[str], prefix: str) -> Q:
+    categories = [0 if v == NONE_KEY else Category.from_word(v) for v in values]
+    return Q(**{f"{prefix}category__in": categories})
 
 
-def _by_flag(values: Sequence[str]) -> Q:
+def _by_deferral(values: Sequence[str], prefix: str) -> Q:
+    """By the categories of the temporary failures."""
+    column = f"{prefix}ways__contains"
+    categories = [Category.from_word(value) for value in values if value != NONE_KEY]
+    condition = _any(Q(**{column: f",c{int(category)},"}) for category in categories)
+    return condition | ~Q(**{column: ",c"}) if NONE_KEY in values else condition
+
+
+def _by_number(field: str) -> _Query:
+    def query(values: Sequence[str], prefix: str) -> Q:
+        numbers = [int(value) for value in values if value != NONE_KEY]
+        condition = Q(**{f"{prefix}{field}__in": numbers})
+        return condition | Q(**{f"{prefix}{field}": None}) if NONE_KEY in values else condition
+
+    return query
+
+
+def _by_flag(values: Sequence[str], prefix: str) -> Q:
     mask = sum(flag for flag, word in _FLAG_WORDS if word in values)
-    return Q(GreaterThan(F("flags").bitand(mask), 0))
+    return Q(GreaterThan(F(prefix + "flags").bitand(mask), 0)) if mask else _NOTHING
 
 
-def _by_search(values: Sequence[str]) -> Q:
-    condition = Q(pk__in=[])
+def _by_search(values: Sequence[str], prefix: str) -> Q:
+    condition = _NOTHING
     for value in values:
         if value.startswith("@"):
-            condition |= Q(domain_id__in=value_ids(Dimension.DOMAIN, [value[1:].lower()]))
+            ids = value_ids(Dimension.DOMAIN, [value[1:].lower()])
+            condition |= Q(**{f"{prefix}domain_id__in": ids})
         else:
-            condition |= _prefixed(value.lower()) | Q(message_id=value)
+            condition |= _prefixed(value.lower(), prefix) | Q(**{f"{prefix}message_id": value})
     return condition
 
 
-def _prefixed(prefix: str) -> Q:
+def _prefixed(start: str, prefix: str) -> Q:
     """Recipients that begin so. SQLite's LIKE uses no index; its order is that of code points."""
-    condition = Q(recipient__startswith=prefix)
+    recipient = f"{prefix}recipient"
+    condition = Q(**{f"{recipient}__startswith": start})
     if connection.vendor == "sqlite":
-        condition &= Q(recipient__gte=prefix, recipient__lt=prefix + "\U0010ffff")
+        between = {f"{recipient}__gte": start, f"{recipient}__lt": start + "\U0010ffff"}
+        condition &= Q(**between)
     return condition
 
 
-_QUERIES: dict[str, Callable[[Sequence[str]], Q]] = {
+_QUERIES: dict[str, _Query] = {
     "location": _by_location("ref"),
     "company": _by_location("company_ref"),
+    **{name: _by_value(name) for name in VALUE_NAMES if name not in ("tag", *ATTEMPT_NAMES)},
     "tag": _by_tag,
-    "campaign": lambda values: Q(campaign_id__in=campaign_ids(values)),
-    "step": lambda values: Q(step__in=["" if v == NONE_KEY else v for v in values]),
-    "provider": _by_value("provider", Dimension.PROVIDER),
-    "domain": _by_value("domain", Dimension.DOMAIN),
-    "sending_domain": _by_value("sending_domain", Dimension.SENDING_DOMAIN),
-    "outcome": lambda values: Q(outcome__in=[Outcome.from_word(v) for v in values]),
+    "outcome": _by_outcome,
     "class": _by_class,
-    "category": lambda values: Q(
-        category__in=[0 if v == NONE_KEY else Category.from_word(v) for v in values]
-    ),
-    "code": _by_code,
+    "category": _by_category,
+    "code": _by_number("code"),
     "is": _by_flag,
+    "reason": _by_number("reason_id"),
     "q": _by_search,
 }
+
+
+# --- What happened at an attempt --------------------------------------------------------------
+
+
+class _At(NamedTuple):
+    """What a delivery has to do with any of some values of an attempt's dimension."""
+
+    decided: Q
+    tried: Q
+    deferred: Q  # of those with a temporary failure
+
+
+def _attempts_at(name: str, values: Sequence[str], prefix: str) -> _At:
+    dimension, ways = VALUE_NAMES[name], f"{prefix}ways__contains"
+    tried, deferring = "a" + LETTERS[dimension], "d" + LETTERS[dimension]
+    ids = value_ids(dimension, values)
+    decided_at = Q(**{f"{prefix}{name}_id__in": ids})
+    tried_at = _any(Q(**{ways: f",{tried}{pk},"}) for pk in ids if pk)
+    deferred_at = _any(Q(**{ways: f",{deferring}{pk},"}) for pk in ids if pk)
+    if OTHER_KEY in values:
+        decided_at |= _uncounted(name, prefix)
+        tried_at |= _holds_uncounted("ways", tried, dimension, prefix)
+        deferred_at |= _holds_uncounted("ways", deferring, dimension, prefix)
+    only_there = decided_at & ~Q(**{ways: f",{deferring}"})
+    return _At(decided_at, decided_at | tried_at, deferred_at | only_there)
+
+
+def _by_decision(name: str, values: Sequence[str], prefix: str, at: Collection[_At]) -> Q:
+    """What happened at the end, where that was at the attempts asked for."""
+    decided = _every(each.decided for each in at)
+    if name == "is" and _DEFERRED in values:
+        others = _by_flag([value for value in values if value != _DEFERRED], prefix)
+        deferred = _every(each.deferred for each in at)
+        return (others & decided) | (_by_flag([_DEFERRED], prefix) & deferred)
+    condition = decided & _QUERIES[name](values, prefix)
+    if name == "outcome" and _keeps_moved(values):
+        condition |= ~decided & Q(**{f"{prefix}outcome__in": list(SENT)})
+    return condition

@@ -1,7 +1,7 @@
 """What is read from the tables: events, deliveries, and the minutes of the last hour."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -13,10 +13,27 @@ from django.http import Http404
 from dashboard.access import Rights, restrict
 from dashboard.charts import Minute
 from dashboard.filters import Filter, FilterError, class_word, flag_words
-from ingest.fold import load_facts
-from ingest.models import Delivery, Event, MinuteCount, tag_ids
+from ingest.counted import LETTERS, read_ways
+from ingest.models import (
+    CountedValue,
+    CountedValues,
+    Delivery,
+    Event,
+    MinuteCount,
+    Value,
+    tag_ids,
+)
 from ingest.normalize import Detail
-from ingest.vocabulary import NONE_KEY, Category, EventKind, Flag, Outcome
+from ingest.vocabulary import (
+    MOST_VALUES,
+    NONE_KEY,
+    BounceClass,
+    Category,
+    Dimension,
+    EventKind,
+    Flag,
+    Outcome,
+)
 
 SCAN_CHUNK = 2_000
 SCAN_MOST = 20_000
@@ -25,6 +42,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 # --- Events ------------------------------------------------------------------------------
+
+
+class Way(NamedTuple):
+    """What a delivery's attempts went through in one dimension: texts, "" where none says."""
+
+    decided: str = ""
+    tried: tuple[str, ...] = ()  # others that tried too
+    deferred: tuple[str, ...] = ()  # where temporary failures came from; empty: as decided
+    uncounted: frozenset[str] = frozenset()  # of all these, what shares ``(other)``
 
 
 class EventRow(msgspec.Struct, frozen=True, gc=False):
@@ -48,7 +74,13 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
     code: int | None
     enhanced: str
     message: str  # the receiver's words
-    reason: str
+    reason: str  # Mailgun's word
+    reason_id: int | None
+    own_category: int  # of this event's refusal, as it was classified when it came
+    own_class: int
+    ip: str
+    pool: str
+    mx: str
     delivery_id: int | None
     sent_at: datetime | None
     outcome: int
@@ -63,6 +95,15 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
     domain: str
     sending_domain: str
     tags: tuple[str, ...]
+    deferral_categories: tuple[str, ...]
+    ips: Way
+    pools: Way
+    mxs: Way
+    uncounted: frozenset[str]  # names of the dimensions in which it shares ``(other)``
+
+    def way(self, name: str) -> Way:
+        """What the attempts went through: by ``ip``, ``pool`` or ``mx``."""
+        return self.ips if name == "ip" else self.pools if name == "pool" else self.mxs
 
     def as_json(self) -> dict[str, Any]:
         """The contract's event row, ready for JSON."""
@@ -80,6 +121,12 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
             "enhanced": self.enhanced,
             "message": self.message,
             "reason": self.reason,
+            "reason_id": self.reason_id,
+            "category": Category(self.own_category).word if self.own_category else None,
+            "class": BounceClass(self.own_class).word if self.own_class else None,
+            "ip": self.ip or None,
+            "pool": self.pool or None,
+            "mx": self.mx or None,
             "tags": self.tags,
             "campaign": self.campaign or None,
             "step": self.step or None,
@@ -94,16 +141,17 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
 
 _EVENTS = """
 SELECT e.id, e.kind, e.occurred_at, e.received_at, e.location_id, e.code, e.detail,
-       l.ref, l.name, l.company_ref,
+       e.category, e.bounce_class, e.reason_id, l.ref, l.name, l.company_ref,
        d.id, d.message_id, d.recipient, d.sent_at, d.outcome, d.flags, d.bounce_class,
-       d.category, d.code, d.step, d.campaign_id, d.provider_id, d.domain_id,
-       d.sending_domain_id, d.tags
+       d.category, d.code, d.tags, d.ways, d.campaign_id, d.step_id, d.provider_id, d.domain_id,
+       d.sending_domain_id, d.ip_id, d.pool_id, d.mx_id
 FROM ingest_event e
 LEFT JOIN ingest_location l ON l.id = e.location_id
 LEFT JOIN ingest_delivery d ON d.id = e.delivery_id
 WHERE {where}
 ORDER BY e.id LIMIT %s
 """
+_DELIVERY, _TAGS, _WAYS, _VALUES = 13, 22, 23, 24  # columns of it; the values are the last ones
 _read_detail = msgspec.json.Decoder(Detail).decode
 _KINDS = {int(kind): kind for kind in EventKind}
 
@@ -111,7 +159,7 @@ _KINDS = {int(kind): kind for kind in EventKind}
 def event_rows(*, after: int, until: int | None = None, limit: int) -> list[EventRow]:
     """Events with ``after < cursor <= until`` in the order of their cursors, at most ``limit``.
 
-    Two queries, whatever the number of rows, and one when there are none.
+    Three queries, whatever the number of rows, and one when there are none.
     """
     return _event_rows(after, until, limit, None)
 
@@ -134,29 +182,31 @@ def _select_events(where: str, params: list[int], *, limit: int) -> list[EventRo
         rows = cursor.fetchall()
     if not rows:
         return []
-    named = names_of(_value_ids(rows))
-    return [_event_row(row, named) for row in rows]
+    known = [row for row in rows if row[_DELIVERY] is not None]
+    held = [(row[4], _held(row[_VALUES:], row[_TAGS], row[_WAYS])) for row in known]
+    named = names_of({pk for _, ids in held for pk in ids})
+    shared = _sharing_other(held)
+    return [_event_row(row, named, shared) for row in rows]
 
 
-def _value_ids(rows: Iterable[tuple[Any, ...]]) -> set[int]:
-    ids: set[int] = set()
-    tags: set[str] = set()
-    for row in rows:
-        if row[10] is not None:
-            ids.update(row[20:24])
-            tags.add(row[24])
-    return ids.union(*(tag_ids(text) for text in tags))
+def _held(values: Sequence[int], tags: str, ways: str) -> list[int]:
+    """Ids of all values that a delivery holds."""
+    ids = [*values, *tag_ids(tags)]
+    if ways != ",":
+        ids += [pk for letter in LETTERS.values() for pk in read_ways(ways, f"a{letter}")]
+    return ids
 
 
-def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"]) -> EventRow:
+def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"], shared: "_Shared") -> EventRow:
     (
-        cursor, kind, occurred_at, received_at, location_id, code, detail_text, ref, name, company,
-        delivery_id, message_id, recipient, sent_at, outcome, flags, bounce_class, category,
-        delivery_code, step, campaign, provider, domain, sending_domain, tags,
+        cursor, kind, occurred_at, received_at, location_id, code, detail_text, own_category,
+        own_class, reason_id, ref, name, company, delivery_id, message_id, recipient, sent_at,
+        outcome, flags, bounce_class, category, delivery_code, tags, ways, *values,
     ) = row  # fmt: skip
     detail = _read_detail(detail_text)
     known = delivery_id is not None
-    campaign_named = named.get(campaign, UNNAMED)
+    held = _Held(location_id, values, tags or ",", ways or ",", named, shared)
+    campaign, step, provider, domain, sending_domain = (held.text(pk) for pk in values[:5])
     return EventRow(
         cursor=cursor,
         kind=_KINDS[kind],
@@ -173,6 +223,12 @@ def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"]) -> EventRow:
         enhanced=detail.enhanced,
         message=detail.message or detail.description,
         reason=detail.reason,
+        reason_id=reason_id,
+        own_category=own_category,
+        own_class=own_class,
+        ip=detail.ip,
+        pool=detail.pool,
+        mx=detail.mx,
         delivery_id=delivery_id,
         sent_at=_aware(sent_at) if known else None,
         outcome=outcome or 0,
@@ -180,19 +236,27 @@ def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"]) -> EventRow:
         bounce_class=bounce_class or 0,
         category=category or 0,
         delivery_code=delivery_code if known else code,
-        campaign=campaign_named.text,
-        campaign_label=campaign_named.label,
-        step=step or "",
-        provider=named.get(provider, UNNAMED).text,
-        domain=named.get(domain, UNNAMED).text,
-        sending_domain=named.get(sending_domain, UNNAMED).text,
-        tags=tag_texts(tags, named) if known else (),
+        campaign=campaign,
+        campaign_label=named.get(values[0], UNNAMED).label,
+        step=step,
+        provider=provider,
+        domain=domain,
+        sending_domain=sending_domain,
+        tags=held.tags,
+        deferral_categories=held.deferral_categories,
+        ips=held.way(Dimension.IP) if known else Way(detail.ip),
+        pools=held.way(Dimension.POOL) if known else Way(detail.pool),
+        mxs=held.way(Dimension.MX) if known else Way(detail.mx),
+        uncounted=held.uncounted,
     )
 
 
 def _aware(stored: datetime) -> datetime:
     """A time as the database driver gives it: SQLite's is UTC without saying so."""
     return stored if stored.tzinfo else stored.replace(tzinfo=UTC)
+
+
+# --- Values ------------------------------------------------------------------------------
 
 
 class Named(NamedTuple):
@@ -219,6 +283,99 @@ def names_of(ids: Collection[int]) -> dict[int, Named]:
 def tag_texts(tags: str, named: Mapping[int, Named]) -> tuple[str, ...]:
     """A delivery's tags in words, in alphabetical order."""
     return tuple(sorted(named[pk].text for pk in tag_ids(tags) if pk in named))
+
+
+type _Shared = Container[tuple[int, int]]
+"""(location, value): values that share ``(other)`` there."""
+
+
+def _sharing_other(held: Iterable[tuple[int, list[int]]]) -> _Shared:
+    """Which of the values, by location, are not counted apart. One query where none can be."""
+    places: defaultdict[int, set[int]] = defaultdict(set)
+    for location_id, held_ids in held:
+        places[location_id].update(held_ids)
+    full = CountedValues.objects.filter(location_id__in=places, used__gte=MOST_VALUES)
+    capped = set(full.values_list("location_id", "dimension"))
+    if not capped:
+        return ()
+    ids = {pk for location_id, _ in capped for pk in places[location_id]}
+    values = Value.objects.filter(pk__in=ids).exclude(text="").values_list("pk", "dimension")
+    dimensions = dict(values)
+    asked = {
+        (location_id, pk)
+        for location_id, dimension in capped
+        for pk in places[location_id]
+        if dimensions.get(pk) == dimension
+    }
+    places_of = {location_id for location_id, _ in asked}
+    apart = CountedValue.objects.filter(location_id__in=places_of, value_id__in=dimensions)
+    return asked - set(apart.values_list("location_id", "value_id"))
+
+
+class _Held:
+    """The values that one delivery holds, in words. ``values`` are ids, in the order of NAMES."""
+
+    NAMES = ("campaign", "step", "provider", "domain", "sending_domain", "ip", "pool", "mx")
+    __slots__ = ("_location_id", "_named", "_shared", "_tags", "_values", "_ways")
+
+    def __init__(
+        self,
+        location_id: int,
+        values: Sequence[int],
+        tags: str,
+        ways: str,
+        named: Mapping[int, Named],
+        shared: _Shared,
+    ) -> None:
+        self._location_id, self._values, self._tags, self._ways = location_id, values, tags, ways
+        self._named, self._shared = named, shared
+
+    def text(self, pk: int) -> str:
+        """A value's text; "" of what has none."""
+        return self._named.get(pk, UNNAMED).text
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """In alphabetical order."""
+        return tag_texts(self._tags, self._named)
+
+    @property
+    def deferral_categories(self) -> tuple[str, ...]:
+        """Of the temporary failures, in the order of their numbers."""
+        if self._ways == ",":
+            return ()
+        return tuple(Category(c).word for c in sorted(read_ways(self._ways, "c")))
+
+    def way(self, dimension: Dimension) -> Way:
+        """What its attempts went through."""
+        decided = self._values[self.NAMES.index(dimension.word)]
+        if self._ways == "," and not self._shared:
+            return Way(self.text(decided))
+        letter = LETTERS[dimension]
+        tried = read_ways(self._ways, f"a{letter}")
+        deferred = read_ways(self._ways, f"d{letter}")
+        shared = {pk for pk in (decided, *tried) if (self._location_id, pk) in self._shared}
+        return Way(
+            self.text(decided),
+            tuple(sorted(self.text(pk) for pk in tried)),
+            tuple(sorted(self.text(pk) for pk in deferred)),
+            frozenset(self.text(pk) for pk in shared),
+        )
+
+    @property
+    def uncounted(self) -> frozenset[str]:
+        """Names of the dimensions in which it shares ``(other)``, attempts left aside."""
+        if not self._shared:
+            return _NONE
+        held = [*zip(self.NAMES[:5], self._values, strict=False)]
+        held += [("tag", pk) for pk in tag_ids(self._tags)]
+        return frozenset(name for name, pk in held if (self._location_id, pk) in self._shared)
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+# --- Cursors and pages of events -----------------------------------------------------------
 
 
 def newest_cursor() -> int:
@@ -291,6 +448,10 @@ class DeliveryRow(NamedTuple):
     provider: str
     domain: str
     sending_domain: str
+    ip: str
+    pool: str
+    mx: str
+    reason_id: int | None
     tags: tuple[str, ...]
     deferral_categories: tuple[str, ...]
 
@@ -319,13 +480,17 @@ class DeliveryRow(NamedTuple):
             "provider": self.provider or None,
             "domain": self.domain or None,
             "sending_domain": self.sending_domain or None,
+            "ip": self.ip or None,
+            "pool": self.pool or None,
+            "mx": self.mx or None,
+            "reason_id": self.reason_id,
         }
 
 
 _DELIVERY_COLUMNS = (
     "id", "location_id", "location__ref", "message_id", "recipient", "sent_at", "outcome", "flags",
-    "bounce_class", "category", "code", "step", "campaign_id", "provider_id", "domain_id",
-    "sending_domain_id", "tags", "facts",
+    "bounce_class", "category", "code", "reason_id", "tags", "ways",
+    *(f"{name}_id" for name in _Held.NAMES),
 )  # fmt: skip
 
 
@@ -370,14 +535,16 @@ def events_of(delivery: DeliveryRow) -> list[EventRow]:
 
 def _delivery_rows(deliveries: QuerySet[Delivery]) -> list[DeliveryRow]:
     rows = list(deliveries.values_list(*_DELIVERY_COLUMNS))
-    ids = {pk for row in rows for pk in (*row[12:16], *tag_ids(row[16]))}
-    named = names_of(ids)
+    named = names_of({pk for row in rows for pk in _held(row[14:], row[12], row[13])})
     return [_delivery_row(row, named) for row in rows]
 
 
 def _delivery_row(row: tuple[Any, ...], named: Mapping[int, Named]) -> DeliveryRow:
-    campaign, provider, domain, sending_domain = (named.get(pk, UNNAMED) for pk in row[12:16])
-    pk, location_id, ref, message_id, recipient, sent_at, outcome, flags, bounce_class = row[:9]
+    (
+        pk, location_id, ref, message_id, recipient, sent_at, outcome, flags, bounce_class,
+        category, code, reason_id, tags, ways, *values,
+    ) = row  # fmt: skip
+    held = _Held(location_id, values, tags, ways, named, ())
     return DeliveryRow(
         id=pk,
         location_id=location_id,
@@ -388,20 +555,14 @@ def _delivery_row(row: tuple[Any, ...], named: Mapping[int, Named]) -> DeliveryR
         outcome=Outcome(outcome),
         flags=flags,
         bounce_class=bounce_class,
-        category=Category(row[9]),
-        code=row[10],
-        campaign=campaign,
-        step=row[11],
-        provider=provider.text,
-        domain=domain.text,
-        sending_domain=sending_domain.text,
-        tags=tag_texts(row[16], named),
-        deferral_categories=_deferral_words(row[17]),
+        category=Category(category),
+        code=code,
+        campaign=named.get(values[0], UNNAMED),
+        **{name: held.text(pk) for name, pk in zip(_Held.NAMES[1:], values[1:], strict=True)},
+        reason_id=reason_id,
+        tags=held.tags,
+        deferral_categories=held.deferral_categories,
     )
-
-
-def _deferral_words(facts: str) -> tuple[str, ...]:
-    return tuple(Category(c).word for c in load_facts(facts).deferral_categories)
 
 
 def _micros(moment: datetime) -> int:

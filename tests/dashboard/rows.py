@@ -7,9 +7,17 @@ from hashlib import blake2b
 import msgspec
 
 from ingest.counted import write_ways
-from ingest.models import CountedValue, Delivery, Event, Location, Reason, Value
+from ingest.models import CountedValue, CountedValues, Delivery, Event, Location, Reason, Value
 from ingest.normalize import Detail
-from ingest.vocabulary import ROLLED_UP, BounceClass, Category, Dimension, EventKind, Outcome
+from ingest.vocabulary import (
+    MOST_VALUES,
+    ROLLED_UP,
+    BounceClass,
+    Category,
+    Dimension,
+    EventKind,
+    Outcome,
+)
 
 NOW = datetime(2026, 11, 22, 10, 30, tzinfo=UTC)
 
@@ -39,10 +47,15 @@ def reason(
     return Reason.objects.get_or_create(digest=digest, defaults=defaults)[0]
 
 
-def counted_apart(where: Location, values: Iterable[Value]) -> None:
-    """Record that these values are counted apart in a location, where counters are kept."""
+def count_apart(where: Location, values: Iterable[Value], capped: Collection[str] = ()) -> None:
+    """Record which of these values are counted apart in a location, and which came too late."""
     for found in values:
-        if found.text and found.dimension in ROLLED_UP:
+        if found.text in capped:
+            full = {"used": MOST_VALUES}
+            CountedValues.objects.update_or_create(
+                location=where, dimension=found.dimension, defaults=full
+            )
+        elif found.text and found.dimension in ROLLED_UP:
             CountedValue.objects.get_or_create(location=where, value=found)
 
 
@@ -93,7 +106,7 @@ def delivery(
     elsewhere = [value(*named) for named in tried]
     deferring = [value(*named) for named in deferred_at]
     found = {v.pk: v for v in (*one_each.values(), *tagged, *elsewhere, *deferring)}
-    counted_apart(where, (v for v in found.values() if v.text not in capped))
+    count_apart(where, found.values(), capped)
     return Delivery.objects.create(
         location=where,
         message_id=message_id or f"m{number}@mail",

@@ -10,10 +10,9 @@ from django.test.utils import CaptureQueriesContext
 from dashboard import queries
 from dashboard.access import NOTHING, Rights
 from dashboard.filters import Filter, FilterError, parse
-from ingest import fold
 from ingest.models import Event, MinuteCount, Value
 from ingest.normalize import Detail
-from ingest.vocabulary import Category, EventKind, Flag, Outcome
+from ingest.vocabulary import BounceClass, Category, Dimension, EventKind, Flag, Outcome
 from tests.dashboard import rows
 from tests.dashboard.rows import NOW
 
@@ -39,8 +38,14 @@ def test_an_event_row_carries_the_facts_of_its_delivery() -> None:
         code=550,
     )
     Value.objects.filter(text="workflow:w").update(label="Welcome")
-    detail = Detail(event_id="e1", message="no such user", reason="bounce", enhanced="5.1.1")
-    stored = rows.event(of, kind=EventKind.DEFERRED, code=421, detail=detail)
+    detail = Detail(
+        event_id="e1", message="no such user", reason="bounce", enhanced="5.1.1", ip="192.0.2.1",
+        pool="p1", mx="mx.example",
+    )  # fmt: skip
+    stored = rows.event(
+        of, kind=EventKind.DEFERRED, code=421, detail=detail, category=Category.RATE_LIMITED,
+        bounce_class=BounceClass.SOFT, reason=rows.reason("slow down"),
+    )  # fmt: skip
     (row,) = queries.event_rows(after=0, limit=10)
     assert row.as_json() == {
         "cursor": stored.pk,
@@ -55,6 +60,12 @@ def test_an_event_row_carries_the_facts_of_its_delivery() -> None:
         "enhanced": "5.1.1",
         "message": "no such user",
         "reason": "bounce",
+        "reason_id": rows.reason("slow down").pk,
+        "category": "rate_limited",
+        "class": "soft",
+        "ip": "192.0.2.1",
+        "pool": "p1",
+        "mx": "mx.example",
         "tags": ("a", "b"),
         "campaign": "workflow:w",
         "step": "s1",
@@ -74,6 +85,31 @@ def test_an_event_without_a_delivery_speaks_for_itself() -> None:
     assert (row.message_id, row.recipient, row.tags, row.sent_at) == ("m@x", "a@b", (), None)
     assert row.as_json()["outcome"] is None
     assert row.as_json()["campaign"] is None
+    assert row.as_json()["category"] is None
+
+
+def test_an_event_row_knows_where_its_delivery_was_tried() -> None:
+    of = rows.delivery(
+        ip="192.0.2.1", pool="p", tried=[(Dimension.IP, "192.0.2.2"), (Dimension.IP, "192.0.2.3")],
+        deferred_at=[(Dimension.IP, "192.0.2.2")], deferred_as=[Category.GREYLISTED],
+        capped=("192.0.2.3",),
+    )  # fmt: skip
+    rows.event(of, kind=EventKind.OPENED)
+    (row,) = queries.event_rows(after=0, limit=10)
+    assert row.way("ip") == queries.Way(
+        "192.0.2.1", ("192.0.2.2", "192.0.2.3"), ("192.0.2.2",), frozenset({"192.0.2.3"})
+    )
+    assert (row.way("pool"), row.way("mx")) == (queries.Way("p"), queries.Way())
+    assert row.deferral_categories == ("greylisted",)
+    assert row.ip == ""
+
+
+def test_values_that_share_other_are_known_by_their_dimensions() -> None:
+    late = rows.delivery(1, tags=("a", "z"), campaign="c", step="s", capped=("z", "c"))
+    rows.event(late)
+    rows.event(rows.delivery(2, tags=("z",), location_ref="roomy"))
+    uncounted = [row.uncounted for row in queries.event_rows(after=0, limit=10)]
+    assert uncounted == [{"tag", "campaign"}, set()]
 
 
 def test_rows_come_in_the_order_of_their_cursors_between_the_bounds() -> None:
@@ -86,14 +122,14 @@ def test_rows_come_in_the_order_of_their_cursors_between_the_bounds() -> None:
     assert queries.event_rows(after=ids[-1], limit=10) == []
 
 
-def test_event_rows_cost_two_queries_and_one_when_idle() -> None:
+def test_event_rows_cost_three_queries_and_one_when_idle() -> None:
     for number in range(20):
         rows.event(rows.delivery(number, tags=(f"t{number}",), campaign=f"c{number}"))
     with CaptureQueriesContext(connection) as busy:
         assert len(queries.event_rows(after=0, limit=100)) == 20
     with CaptureQueriesContext(connection) as idle:
         assert queries.event_rows(after=queries.newest_cursor(), limit=100) == []
-    assert (len(busy), len(idle)) == (2, 2)  # idle: newest_cursor and one look
+    assert (len(busy), len(idle)) == (3, 2)  # idle: newest_cursor and one look
 
 
 def test_cursors_of_an_empty_table_are_zero() -> None:
@@ -168,20 +204,23 @@ def test_deliveries_come_newest_first_and_page_by_page() -> None:
 
 
 def test_a_delivery_row_has_all_of_the_contract() -> None:
-    facts = fold.dump_facts(fold.Facts(deferral_categories=[Category.GREYLISTED]))
+    reason = rows.reason()
     of = rows.delivery(
         1, tags=("b", "a"), campaign="workflow:w", outcome=Outcome.BOUNCED, bounce_class=1,
-        category=Category.INVALID_RECIPIENT, flags=Flag.LATE | Flag.REACHED, code=550, facts=facts,
+        category=Category.INVALID_RECIPIENT, flags=Flag.LATE | Flag.REACHED | Flag.EXPIRED,
+        code=550, deferred_as=[Category.GREYLISTED], ip="192.0.2.1", pool="p1", mx="mx.example",
+        step="s1", reason=reason,
     )  # fmt: skip
     (row,) = queries.deliveries_page(ALL, EVERYTHING, limit=5).rows
     assert row.as_json() == {
         "id": of.pk, "location": "loc", "message_id": "m1@mail", "recipient": "r1@example.com",
         "sent_at": "2026-11-22T10:30:00+00:00", "outcome": "bounced", "late": True,
-        "recovered": False, "inferred": False, "is": ("late", "reached"),
+        "recovered": False, "inferred": False, "is": ("late", "reached", "expired"),
         "category": "invalid_recipient", "class": "hard", "code": 550,
         "deferral_categories": ("greylisted",), "tags": ("a", "b"), "campaign": "workflow:w",
-        "campaign_label": None, "step": None, "provider": None, "domain": "example.com",
-        "sending_domain": None,
+        "campaign_label": None, "step": "s1", "provider": None, "domain": "example.com",
+        "sending_domain": None, "ip": "192.0.2.1", "pool": "p1", "mx": "mx.example",
+        "reason_id": reason.pk,
     }  # fmt: skip
 
 
