@@ -1,6 +1,8 @@
 """The benchmark: that its parts run end to end, and that its peer writes the same rows."""
 
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,19 @@ import orjson
 import pytest
 from django.db import models
 
-from bench import ingest, sockets
+from bench import history, ingest, sockets
 from bench.plain import write as plain
 from bench.requests import Requests, make_requests
 from bench.servers import Prelude
-from ingest import counting, demo, record
+from ingest import counting, demo
+from ingest.counted_values import decisions
+from ingest.fold import dump_facts, judge, load_facts
+from ingest.ids import ids
 from ingest.models import (
+    CountedValues,
     Delivery,
     Event,
+    Horizon,
     HourlyCount,
     Location,
     LocationHour,
@@ -25,7 +32,8 @@ from ingest.models import (
     tag_ids,
 )
 from ingest.record import Item, item_from_body, payload_of, write_batch
-from ingest.vocabulary import MEASURES
+from ingest.statements import aware_utc
+from ingest.vocabulary import MEASURES, OTHER_KEY, ROLLED_UP, Dimension
 
 NOW = 1_790_000_000_000_000
 TABLES = (Event, Delivery, HourlyCount, LocationHour, MinuteCount, Value, Location)
@@ -119,7 +127,7 @@ def _forget_ids() -> Iterator[None]:
 
 
 def _forget() -> None:
-    record.ids.clear()
+    ids.clear()
     plain.forget()
 
 
@@ -165,3 +173,95 @@ def _columns(model: type[models.Model], *more: str) -> list[str]:
         if not (field.is_relation or isinstance(field, models.BinaryField))
     ]
     return [name for name in plain_ones if name not in ("id", "tags", "payload_codec")] + [*more]
+
+
+# --- A large history, made small ---------------------------------------------------------------
+
+ASK = history.Ask(deliveries=800, now=NOW, locations=30, domains=300, sample=1_000, payloads=300)
+
+
+@pytest.fixture
+def filled(db: None) -> None:
+    history.fill(ASK, lambda line: None)
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_history_is_counted_as_recount_counts() -> None:
+    assert Delivery.objects.count() == ASK.deliveries
+    assert list(counting.differences(now=NOW)) == []
+    counted = HourlyCount.objects.values_list("dimension", flat=True).distinct()
+    assert {*counted} == {int(dimension) for dimension in ROLLED_UP}
+    assert HourlyCount.objects.filter(moved__gt=0).exists()
+    assert LocationHour.objects.filter(test__gt=0).exists()
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_history_s_columns_follow_from_its_facts() -> None:
+    texts: dict[int | None, str] = dict(Value.objects.values_list("id", "text"))
+    for row in Delivery.objects.all():
+        facts = load_facts(row.facts)
+        stands = judge(facts)
+        assert dump_facts(facts) == row.facts
+        assert row.sent_at == aware_utc(stands.sent_at)
+        assert (row.outcome, row.flags, row.bounce_class, row.category, row.code) == stands[:5]
+        assert texts[row.campaign_id] == stands.campaign
+        assert texts[row.step_id] == stands.step
+        assert texts[row.provider_id] == stands.provider
+        assert texts[row.sending_domain_id] == stands.sending_domain
+        assert texts[row.domain_id] == row.recipient.rpartition("@")[2]
+        assert sorted(texts[tag] for tag in tag_ids(row.tags)) == [*stands.tags]
+        assert texts[row.ip_id] == stands.ways.ip
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_history_s_events_are_those_of_its_facts_in_the_order_of_receipt() -> None:
+    first: dict[int | None, dict[int, int]] = defaultdict(dict)
+    received = []
+    for event in Event.objects.order_by("id"):
+        at = round(event.occurred_at.timestamp() * 1e6)
+        assert int.from_bytes(bytes(event.key)[:4]) == at // history.HOUR
+        of = first[event.delivery_id]
+        of[event.kind] = min(of.get(event.kind, at), at)
+        received.append(event.received_at)
+    assert received == sorted(received)
+    told = {row.pk: load_facts(row.facts).first for row in Delivery.objects.all()}
+    assert first == told
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_history_keeps_the_newest_payloads() -> None:
+    oldest = Horizon.objects.get().payloads_cursor
+    kept = Event.objects.filter(pk__gt=oldest)
+    assert 200 < kept.count() < 500
+    assert not Event.objects.filter(pk__lte=oldest).exclude(payload=None).exists()
+    for event in kept:
+        assert orjson.loads(payload_of(event) or b"")["type"] == "LCEmailStats"
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_history_s_largest_location_has_a_tenth_of_the_mail() -> None:
+    largest = Location.objects.order_by("ref")[0]
+    assert 0.08 < largest.deliveries.count() / ASK.deliveries < 0.12
+
+
+@pytest.mark.django_db
+def test_a_history_counts_no_more_domains_apart_than_the_recorder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decisions, "limit", 100)
+    history.fill(replace(ASK, locations=3, deliveries=1_600, domains=9_000), lambda line: None)
+    used = dict(CountedValues.objects.values_list("dimension").annotate(models.Max("used")))
+    assert {d for d, n in used.items() if n >= 100} == {Dimension.DOMAIN}
+    others = HourlyCount.objects.filter(value__text=OTHER_KEY)
+    assert sum(others.values_list("sent", flat=True)) > 20
+    assert list(counting.differences(now=NOW)) == []
+
+
+@pytest.mark.usefixtures("filled")
+def test_the_recorder_goes_on_from_a_history() -> None:
+    bodies = islice(demo.lives(9, now=NOW, rate=20, locations=5, introduce=False), 200)
+    items = _items([(orjson.dumps(body), due) for due, body in bodies])
+    write_batch(items, now=NOW)
+    assert {item.status for item in items} == {"stored"}
+    assert Delivery.objects.count() > ASK.deliveries
+    assert list(counting.differences(now=NOW)) == []
