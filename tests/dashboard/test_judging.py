@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import mpmath
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from dashboard.judging import (
@@ -172,6 +172,7 @@ def test_every_rate_has_a_prior_of_one_or_more() -> None:
 # --- Tails ---
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 500), st.floats(0.01, 500), st.floats(0.0005, 0.9995))
 @example(1, 1, 0.3)
 @example(0.5, 1_000.5, 0.001)
@@ -198,6 +199,7 @@ def binomial_over(x: int, n: int, p: Fraction) -> float:
     return float(sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(x, n + 1)))
 
 
+@settings(deadline=None)
 @given(parts_of(most=150), LINES)
 def test_tails_are_those_of_the_binomial(counted: tuple[int, int], line: float) -> None:
     x, n = counted
@@ -313,6 +315,7 @@ _HEAT = [
 ]
 
 
+@settings(deadline=None)
 @given(st.integers(200, 20_000), LINES, PHIS)
 def test_verdicts_only_rise_with_failures(n: int, line: float, phi: float) -> None:
     assume(n / phi >= fewest(line))

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard.rates import COUNTS, HL, RATES, SORTS, Counts, Rate, in_order, summed, wilson
@@ -106,6 +106,7 @@ TRIED = st.sampled_from(["here", "deferred here", "elsewhere"])
 DELIVERIES = st.lists(st.builds(counted_of, lives(4), TRIED), max_size=4)
 
 
+@settings(deadline=None)
 @given(DELIVERIES)
 def test_the_identities_hold_of_whatever_deliveries_contribute(
     deliveries: list[Counts],
@@ -126,6 +127,7 @@ def test_the_identities_hold_of_whatever_deliveries_contribute(
     assert min(getattr(c, name) for name in COUNTS) >= 0
 
 
+@settings(deadline=None)
 @given(DELIVERIES)
 def test_no_rate_lies_outside_of_nothing_and_all(deliveries: list[Counts]) -> None:
     counts = summed(deliveries)
