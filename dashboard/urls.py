@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard import api, api_rates, views
+from dashboard import api, api_quality, api_rates, views
 
 app_name = "dashboard"
 
@@ -11,6 +11,7 @@ urlpatterns = [
     path("locations/<str:ref>/", views.location, name="location"),
     path("campaigns/<path:key>/", views.campaign, name="campaign"),
     path("api/rates/", api_rates.rates, name="api-rates"),
+    path("api/quality/", api_quality.data_quality, name="api-quality"),
     path("api/events/", api.events, name="api-events"),
     path("api/deliveries/", api.deliveries, name="api-deliveries"),
     path("api/deliveries/<int:pk>/", api.delivery, name="api-delivery"),

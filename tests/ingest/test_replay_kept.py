@@ -16,6 +16,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
 from ingest import counting, kept, record
+from ingest.ids import ids
 from ingest.kept import Rereading
 from ingest.models import Delivery, Event, KeptWebhook, Location, QuarantinedWebhook, Source
 from ingest.quarantine import Suspect
@@ -28,9 +29,9 @@ AT = datetime.fromtimestamp(1_790_000_000, UTC)
 
 @pytest.fixture(autouse=True)
 def forget_ids() -> Iterator[None]:
-    record.ids.clear()
+    ids.clear()
     yield
-    record.ids.clear()
+    ids.clear()
 
 
 @pytest.fixture(autouse=True)
