@@ -4,8 +4,8 @@ A location counts the first ``MOST_VALUES`` values of a dimension apart; what co
 counted in ``(other)``. A value that explodes (a tag a message) costs no more rows than that.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
 from django.db import connection
@@ -17,6 +17,8 @@ from ingest.vocabulary import MOST_VALUES, ROLLED_UP, Dimension
 
 # A category is one of seventeen.
 CAPPED = frozenset(ROLLED_UP) - {Dimension.CATEGORY}
+
+FAR = 0.8  # of the limit: from there on, decisions wait for each other
 
 type Place = tuple[int, int]
 """(location id, dimension)."""
@@ -32,13 +34,17 @@ class Decisions:
     def __init__(self, *, limit: int = MOST_VALUES) -> None:
         self.limit = limit
         self._apart: set[Pair] = set()
+        self._looked_up: set[tuple[int, tuple[object, ...]]] = set()
         self._other: dict[int, set[int]] = defaultdict(set)
+        self._used: dict[Place, int] = {}  # at least so many
         self._undecided: frozenset[int] = frozenset()  # the empty values and (other) itself
         self._other_ids: dict[int, int] = {}
 
     def clear(self) -> None:
         """Forget everything: another database is behind the connection."""
         self._apart.clear()
+        self._looked_up.clear()
+        self._used.clear()
         self._other.clear()
 
     def exempt(self, empty: Iterable[int], other: dict[int, int]) -> None:
@@ -46,24 +52,46 @@ class Decisions:
         self._undecided = frozenset(empty) | frozenset(other.values())
         self._other_ids = other
 
-    def prepare(self, sql: Sql, wanted: Collection[tuple[int, int, int]]) -> None:
-        """Decide, in a transaction of its own, whatever (location, dimension, value) is new."""
-        new = [w for w in wanted if not self._is_known(w[0], w[2])]
+    def undecided(self, wanted: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+        """What of (location, dimension, value) is new to this process."""
+        return [w for w in wanted if not self._is_known(w[0], w[2])]
+
+    def decide(self, sql: Sql, new: Collection[tuple[int, int, int]]) -> None:
+        """Record decisions on what may be new, in the present transaction.
+
+        Whoever calls clears what is known if the transaction fails. Far from the limit nobody
+        need wait for anybody: what is written at once cannot exceed it by more than a batch.
+        """
         if not new:
             return
-        if len(self._apart) > self.most:
+        if len(self._apart) + len(self._looked_up) > self.most:
             self.clear()
         by_place: dict[Place, set[int]] = defaultdict(set)
         for location, dimension, value in new:
             by_place[location, dimension].add(value)
-        with sql.unsynced():
-            used = _lock(sorted(by_place))
-            self._read({(location, value) for location, _, value in new})
-            taken = self._decide(by_place, used)
-        self._apart |= taken
+        near = {
+            place: values
+            for place, values in by_place.items()
+            if self._used.get(place, self.limit) + len(values) > self.limit * FAR
+        }
+        self._count_apart(sql, [w for w in new if (w[0], w[1]) not in near])
+        if near:
+            used = _lock(sorted(near))
+            self._read({(place[0], value) for place, values in near.items() for value in values})
+            self._record(sql, near, used)
 
-    def _decide(self, by_place: dict[Place, set[int]], used: dict[Place, int]) -> set[Pair]:
-        """Record what is counted apart from now on; what finds no room is (other) for good."""
+    def _count_apart(self, sql: Sql, new: Sequence[tuple[int, int, int]]) -> None:
+        """Where there is room to spare: whoever writes a decision first also counts it."""
+        if not new:
+            return
+        dimension_of = {(location, value): dimension for location, dimension, value in new}
+        made = sql.add_counted_values(sorted(dimension_of))
+        counts = Counter((location, dimension_of[location, value]) for location, value in made)
+        self._used |= sql.add_used([(*place, n) for place, n in sorted(counts.items())])
+        self._apart |= dimension_of.keys()
+
+    def _record(self, sql: Sql, by_place: dict[Place, set[int]], used: dict[Place, int]) -> None:
+        """What finds room is counted apart from now on, the rest is (other) for good."""
         taken: set[Pair] = set()
         counts = []
         for place in sorted(by_place):
@@ -77,12 +105,20 @@ class Decisions:
         CountedValue.objects.bulk_create(
             CountedValue(location_id=location, value_id=value) for location, value in sorted(taken)
         )
-        _add_used(counts)
-        return taken
+        self._used |= used | sql.add_used(counts)
+        self._apart |= taken
 
-    def learn(self, pairs: Iterable[Pair]) -> None:
+    def learn(self, deliveries: Iterable[tuple[int, Counted]]) -> None:
         """Look up decisions on values of stored deliveries: without one, a value is (other)."""
-        missing = {pair for pair in pairs if not self._is_known(*pair)}
+        alike = {(location, counted[5:]): counted for location, counted in deliveries}
+        missing = {
+            pair
+            for (location, _), counted in alike.items()
+            if (location, counted[5:]) not in self._looked_up
+            for pair in _pairs_of(location, counted)
+            if not self._is_known(*pair)
+        }
+        self._looked_up |= alike.keys()
         if missing:
             self._read(missing)
             for location, value in missing - self._apart:
@@ -112,7 +148,7 @@ class Decisions:
         return self._other_ids[dimension] if value in self._other[location] else value
 
 
-def pairs_of(location: int, counted: Counted) -> Iterable[Pair]:
+def _pairs_of(location: int, counted: Counted) -> Iterable[Pair]:
     """Every (location, value) that a delivery may be counted under."""
     yield from ((location, value) for value in counted[5:12])
     for tag in ids_in(counted.tags):
@@ -140,16 +176,6 @@ def _lock(places: list[Place]) -> dict[Place, int]:
         "location_id", "dimension", "used"
     )
     return {(location, dimension): used for location, dimension, used in found}
-
-
-def _add_used(counts: list[tuple[int, int, int]]) -> None:
-    if counts:
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "UPDATE ingest_countedvalues SET used = used + %s "
-                "WHERE location_id = %s AND dimension = %s",
-                [(n, location, dimension) for location, dimension, n in counts],
-            )
 
 
 decisions = Decisions()

@@ -1,7 +1,8 @@
 """Ids of what events name: locations, values, reasons. Made before the batch that needs them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from ingest.counted_values import CAPPED, decisions
 from ingest.fold import Standing, Why
@@ -60,61 +61,70 @@ class Ids:
         companies = {app.location_ref: app.company_ref for app in apps}
         companies |= {event.location_ref: event.company_ref for event in events}
         self._prepare_locations(companies)
-        placed = [(event.location_ref, _values_of(event)) for event in events]
-        self._make_values(sql, {value for _, values in placed for value in values})
+        placed = {(event.location_ref, *value) for event in events for value in _values_of(event)}
+        self._make_room()
+        values = {pair[1:] for pair in placed} | _NO_VALUES
+        new_values = sorted(value for value in values if value not in self._values)
+        reasons = {why.reason: why for why in whys if why.reason}
+        new_reasons = [reasons[digest] for digest in sorted(reasons.keys() - self._reasons.keys())]
+        if new_values or new_reasons or decisions.undecided(self._pairs(placed)):
+            with self._made_together(sql):
+                self._make_values(new_values)
+                self._make_reasons(new_reasons)
+                decisions.decide(sql, decisions.undecided(self._pairs(placed)))
         self._name_campaigns(events)
-        self._make_reasons(sql, {why.reason: why for why in whys})
-        decisions.prepare(
-            sql,
-            {
-                (self._locations[ref], dimension, self._values[dimension, text])
-                for ref, values in placed
-                for dimension, text in values
-                if text and dimension in CAPPED
-            },
-        )
 
-    def _make_values(self, sql: Sql, wanted: set[tuple[int, str]]) -> None:
-        wanted |= _NO_VALUES
-        missing = sorted(value for value in wanted if value not in self._values)
+    def _pairs(self, placed: Iterable[tuple[str, int, str]]) -> Iterator[tuple[int, int, int]]:
+        """The (location, dimension, value) that need a decision, as ids."""
+        for ref, dimension, text in placed:
+            if text and dimension in CAPPED:
+                yield self._locations[ref], dimension, self._values[dimension, text]
+
+    @contextmanager
+    def _made_together(self, sql: Sql) -> Iterator[None]:
+        """A transaction that what is known may be filled in: forgotten if it fails."""
+        try:
+            with sql.unsynced():
+                yield
+        except BaseException:
+            self.clear()
+            raise
+
+    def _make_room(self) -> None:
+        if len(self._values) + len(self._reasons) > self._most:
+            self._values.clear()
+            self._reasons.clear()
+            self._named.clear()
+
+    def _make_values(self, missing: Sequence[tuple[int, str]]) -> None:
         if not missing:
             return
-        if len(self._values) > self._most:
-            self._values.clear()
-            self._named.clear()
-            missing = sorted(wanted)
-        with sql.unsynced():
-            Value.objects.bulk_create(
-                [Value(dimension=dimension, text=text) for dimension, text in missing],
-                ignore_conflicts=True,
-            )
+        Value.objects.bulk_create(
+            [Value(dimension=dimension, text=text) for dimension, text in missing],
+            ignore_conflicts=True,
+        )
         self.learn(missing)
         if not self._exempt:
             empty = [self._values[d, text] for d, text in _NO_VALUES if not text]
             decisions.exempt(empty, {d: self._values[d, OTHER_KEY] for d in CAPPED})
             self._exempt = True
 
-    def _make_reasons(self, sql: Sql, wanted: dict[str, Why]) -> None:
-        missing = sorted(digest for digest in wanted if digest and digest not in self._reasons)
+    def _make_reasons(self, missing: list[Why]) -> None:
         if not missing:
             return
-        if len(self._reasons) > self._most:
-            self._reasons.clear()
-            missing = sorted(filter(None, wanted))
-        with sql.unsynced():
-            Reason.objects.bulk_create(
-                [
-                    Reason(
-                        digest=bytes.fromhex(digest),
-                        text=wanted[digest].text,
-                        category=wanted[digest].category,
-                        bounce_class=wanted[digest].bounce_class,
-                    )
-                    for digest in missing
-                ],
-                ignore_conflicts=True,
-            )
-        self.learn_reasons(missing)
+        Reason.objects.bulk_create(
+            [
+                Reason(
+                    digest=bytes.fromhex(why.reason),
+                    text=why.text,
+                    category=why.category,
+                    bounce_class=why.bounce_class,
+                )
+                for why in missing
+            ],
+            ignore_conflicts=True,
+        )
+        self.learn_reasons(why.reason for why in missing)
 
     def learn_reasons(self, digests: Iterable[str]) -> None:
         """Look up reasons that are stored already."""

@@ -295,11 +295,9 @@ def lock_deliveries(sql: Sql, keys: Iterable[DeliveryKey]) -> list[Change]:
 
 
 def write_changes(sql: Sql, changes: Sequence[Change]) -> None:
-    """Write locked deliveries whose facts were changed, and what that changes in the counters.
-
-    Whatever their facts name must be known to ``ids``.
-    """
+    """Write locked deliveries whose facts were changed, and what that changes in the counters."""
     if changes:
+        ids.learn((Dimension.DOMAIN, domain_of(change.key[2])) for change in changes)
         counts, old = _fold_deliveries(sql, list(changes))
         with sql.together():
             _write_counts(sql, counts, old)

@@ -45,6 +45,8 @@ HOURLY_COUNT_KEY = ("location_id", "dimension", "hour", "value_id")
 MINUTE_KEY = ("location_id", "minute", "kind")
 EVENT_HOUR_KEY = ("location_id", "hour", "provider_id", "kind", "bounce_class")
 REASON_HOUR_KEY = ("location_id", "hour", "reason_id", "provider_id", "pool_id", "kind")
+COUNTED_VALUE = ("location_id", "value_id")
+COUNTED_VALUES = ("location_id", "dimension", "used")
 REASON_PROVIDER = ("reason_id", "provider_id", "first_at", "last_at")
 
 # One lock for all writers of events, taken last and held to the commit, so that event ids
@@ -78,7 +80,7 @@ _TYPES = {
     "first_at": "bigint", "last_at": "bigint", "webhook": "bigint",
     "kind": "smallint", "occurred_at": "bigint", "received_at": "bigint", "detail": "text",
     "content": "bigint", "payload": "int[]", "payload_codec": "smallint", "hour": "int",
-    "dimension": "smallint", "value_id": "bigint", "minute": "int", "events": "int",
+    "dimension": "smallint", "value_id": "bigint", "used": "int", "minute": "int", "events": "int",
     **dict.fromkeys((*MEASURES, *QUALITY_COLUMNS), "int"),
 }  # fmt: skip
 _COUNTS = frozenset((*MEASURES, *QUALITY_COLUMNS))
@@ -107,6 +109,21 @@ def _upsert(table: str, key: Sequence[str], counts: Sequence[str], source: str) 
     return (
         f"INSERT INTO {table} ({', '.join((*key, *counts))}) {source} "
         f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {added}"
+    )
+
+
+def _decide(source: str) -> str:
+    """Record decisions, each by whoever is first; returns what is new."""
+    return (
+        f"INSERT INTO ingest_countedvalue ({', '.join(COUNTED_VALUE)}) {source} "
+        f"ON CONFLICT DO NOTHING RETURNING {', '.join(COUNTED_VALUE)}"
+    )
+
+
+def _add_used(source: str) -> str:
+    return (
+        _upsert("ingest_countedvalues", COUNTED_VALUES[:2], COUNTED_VALUES[2:], source)
+        + f" RETURNING {', '.join(COUNTED_VALUES)}"
     )
 
 
@@ -177,6 +194,10 @@ class Postgres:
         )
         self._add_location_hours = self._counting("ingest_locationhour", LOCATION_HOUR_KEY)
         self._add_hourly_counts = self._counting("ingest_hourlycount", HOURLY_COUNT_KEY)
+        self._decide, self._add_used = (
+            made(f"SELECT {', '.join(map(_read, columns))} FROM {_recordset(columns)}")
+            for made, columns in ((_decide, COUNTED_VALUE), (_add_used, COUNTED_VALUES))
+        )
         self._add_minutes = self._adding("ingest_minutecount", MINUTE_KEY)
         self._add_event_hours = self._adding("ingest_eventhour", EVENT_HOUR_KEY)
         self._add_reason_hours = self._adding("ingest_reasonhour", REASON_HOUR_KEY)
@@ -217,6 +238,15 @@ class Postgres:
         with transaction.atomic():
             self._execute("SET LOCAL synchronous_commit = off")
             yield
+
+    def add_counted_values(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Record that values are counted apart: sorted COUNTED_VALUE. Returns what is new."""
+        return self._execute(self._decide, _json(COUNTED_VALUE, pairs)).fetchall()
+
+    def add_used(self, rows: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int], int]:
+        """Count decisions: sorted COUNTED_VALUES. Returns the counts by location and dimension."""
+        found = self._execute(self._add_used, _json(COUNTED_VALUES, rows)).fetchall()
+        return {(row[0], row[1]): row[2] for row in found}
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -350,6 +380,13 @@ class Sqlite:
         self._insert_events = self._insert("ingest_event", ("id", *EVENT_COLUMNS))
         self._add_location_hours = self._counting("ingest_locationhour", LOCATION_HOUR_KEY)
         self._add_hourly_counts = self._counting("ingest_hourlycount", HOURLY_COUNT_KEY)
+        self._decide, self._add_used = (
+            made(f"SELECT {pieces} FROM json_each(%s) k WHERE true")
+            for made, columns in ((_decide, COUNTED_VALUE), (_add_used, COUNTED_VALUES))
+            for pieces in [
+                ", ".join(f"json_extract(k.value, '$[{i}]')" for i in range(len(columns)))
+            ]
+        )
         self._add_minutes = self._adding("ingest_minutecount", MINUTE_KEY)
         self._add_event_hours = self._adding("ingest_eventhour", EVENT_HOUR_KEY)
         self._add_reason_hours = self._adding("ingest_reasonhour", REASON_HOUR_KEY)
@@ -389,6 +426,20 @@ class Sqlite:
             finally:
                 if not nested:
                     cursor.execute("PRAGMA synchronous = FULL")
+
+    def add_counted_values(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Record that values are counted apart: COUNTED_VALUE. Returns what is new."""
+        return self._returning(self._decide, pairs)
+
+    def add_used(self, rows: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int], int]:
+        """Count decisions: COUNTED_VALUES. Returns the counts by location and dimension."""
+        return {(row[0], row[1]): row[2] for row in self._returning(self._add_used, rows)}
+
+    @staticmethod
+    def _returning(statement: str, rows: Sequence[tuple[int, ...]]) -> list[Any]:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, [orjson.dumps(rows).decode()])
+            return list(cursor.fetchall())
 
     @contextmanager
     def together(self) -> Iterator[None]:
