@@ -17,6 +17,7 @@ def rates(request: HttpRequest, rights: Rights) -> HttpResponse:
         by=own.get("by", "location"),
         limit=number(own, "limit", default=ROWS_LIMIT, low=1, high=rate_tables.MAX_ROWS),
         sort=own.get("sort", ""),
+        judge=True,
         now=filter.now,
     )
     return Json(table.as_json())

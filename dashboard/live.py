@@ -136,7 +136,7 @@ def regions(
     for kind in TABLES[view]:
         found = rate_tables.rates(filter, rights, by=kind.by, limit=TABLE_ROWS, sort=sort, now=now)
         totals = totals or found.total
-        rows = [_row(kind, filter, key, label, counts) for key, label, counts in found.rows]
+        rows = [_row(kind, filter, row.key, row.label, row.counts) for row in found.rows]
         tables[kind.id] = Table(kind.id, kind.title, kind.head, _note(kind, len(rows)), rows)
     return {
         "view": view,

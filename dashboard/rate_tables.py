@@ -1,45 +1,67 @@
 """Counts and rates of a filter, in all and by group: from the counters where they can answer."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from dashboard.access import Rights
+from dashboard.dispersions import TOTAL, dispersions
 from dashboard.filters import Filter, FilterError
 from dashboard.from_counters import can_count, count_hours
 from dashboard.from_deliveries import count_deliveries
 from dashboard.queries import UNNAMED, names_of
 from dashboard.rates import SORTS, Counts, in_order, summed
+from dashboard.riskiest import Judgement, Judges, judged_whole
 from dashboard.spans import Span, key_of, moment_of, whole_hours
-from dashboard.tallies import BY, BY_TIME, OVERLAPPING, REST_KEY, Question, Tally
+from dashboard.tallies import BY, BY_TIME, OVERLAPPING, PLACES, REST_KEY, Question, Tally
 from ingest.models import Location
 from ingest.retention import horizon
 from ingest.vocabulary import NONE_KEY, Category
 
+RISK = "risk"
 MAX_ROWS = 1_000
 
 
-class RatesRow(NamedTuple):
-    """One group: its key in filters, the name to show, and what was counted."""
+@dataclass(frozen=True)
+class RatesRow:
+    """One group: its key in filters, the name to show, and what was counted.
+
+    ``groups`` are the ids (or quarters of hours) behind it, ``phis`` the dispersions of its
+    rates. ``before`` is what an earlier period had counted when it was as old.
+    """
 
     key: str
     label: str
     counts: Counts
+    groups: tuple[int, ...] = ()
+    phis: Mapping[str, float] = field(default_factory=dict)
+    before: Counts | None = None
+    judgement: Judgement | None = None
+
+    def as_json(self, whole: Counts | None, whole_before: Counts | None) -> dict[str, Any]:
+        """The contract's row. With ``whole``, rates divide by its denominators."""
+        row: dict[str, Any] = {"key": self.key, "label": self.label}
+        row |= self.counts.as_json(whole, self.phis)
+        if self.before is not None:
+            row["before"] = self.before.as_json(whole_before, self.phis)
+        if self.judgement is not None:
+            row["judgement"] = self.judgement.as_json()
+        return row
 
 
 @dataclass(frozen=True)
 class RatesTable:
     """Counts of a filter, in all and by group. Where ``overlap``, rows add up to more than all.
 
-    ``parts``: the rows are parts of one whole, and their rates divide by those of ``total``.
-    ``complete_from``: where the answer goes further back than the deliveries it needs are kept.
+    ``whole`` is the row of all mail. ``parts``: the rows are parts of one whole, and their rates
+    divide by its. ``complete_from``: where the answer goes further back than the deliveries it
+    needs are kept. ``compared``: the earlier period, if it was asked for.
     """
 
     by: str
-    total: Counts
+    whole: RatesRow
     rows: list[RatesRow]
     overlap: bool
     parts: bool
@@ -48,9 +70,14 @@ class RatesTable:
     clock: str = "sent"
     complete_from: datetime | None = None
 
+    @property
+    def total(self) -> Counts:
+        """What was counted in all."""
+        return self.whole.counts
+
     def as_json(self) -> dict[str, Any]:
         """The contract's answer, ready for JSON."""
-        whole = self.total if self.parts else None
+        whole, before = (self.total, self.whole.before) if self.parts else (None, None)
         return {
             "by": self.by,
             "from": _iso(self.start),
@@ -58,11 +85,8 @@ class RatesTable:
             "complete_from": _iso(self.complete_from),
             "clock": self.clock,
             "overlap": self.overlap,
-            "total": self.total.as_json(),
-            "rows": [
-                {"key": key, "label": label, **counts.as_json(whole)}
-                for key, label, counts in self.rows
-            ],
+            "total": self.whole.as_json(None, None),
+            "rows": [row.as_json(whole, before) for row in self.rows],
         }
 
 
@@ -71,25 +95,44 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def rates(
-    filter: Filter, rights: Rights, *, by: str, limit: int = 50, sort: str = "", now: datetime
+    filter: Filter,
+    rights: Rights,
+    *,
+    by: str,
+    limit: int = 50,
+    sort: str = "",
+    judge: bool = False,
+    now: datetime,
 ) -> RatesTable:
     """Counts and rates of the deliveries that match and may be seen, grouped.
 
     Whole hours of at most one value of one dimension come from the counters, all else from the
     deliveries: the two are equal. ``sort`` is a count, a rate or ``key``, ``-`` in front for the
-    greatest first; without it the most mail comes first, hours and days in their order. What is
-    past ``limit`` is added up in a last row ``(rest)``. Raises ``FilterError`` for what cannot be
-    asked, ``Http404`` for a location that may not be seen.
+    greatest first, or for locations ``risk``: the riskiest first; without it the most mail comes
+    first, hours and days in their order. What is past ``limit`` is added up in a last row
+    ``(rest)``. ``judge`` adds judgements to the total and to locations. Raises ``FilterError`` for
+    what cannot be asked, ``Http404`` for a location that may not be seen.
     """
     _check_asked(filter, by, limit, sort)
     filter.check_locations(rights)
     question = Question(filter.at(now), rights, by)
     tally, needed = count(question)
-    rows = _ordered(named_rows(question, tally), by, sort)
+    whole = RatesRow(TOTAL, TOTAL, Counts(*tally.total))
+    rows = named_rows(question, tally)
+    if sort == RISK:
+        judges = Judges([row.groups[0] for row in rows], now=now)
+        rows.sort(key=lambda row: judges.sort_key(row.groups[0], row.label))
+    else:
+        rows = _ordered(rows, by, sort)
+    whole, rows = _widened(question, whole, _cut(rows, limit), now)
+    if judge:
+        of = judged_whole(question.locations, whole.counts, whole.phis, now=now)
+        whole = replace(whole, judgement=of)
+        rows = _judged(rows, now) if by == "location" else rows
     return RatesTable(
         by=by,
-        total=Counts(*tally.total),
-        rows=_cut(rows, limit),
+        whole=whole,
+        rows=rows,
         overlap=by in OVERLAPPING,
         parts=by == "category",
         start=question.start,
@@ -101,7 +144,9 @@ def rates(
 def _check_asked(filter: Filter, by: str, limit: int, sort: str) -> None:
     if by not in BY:
         raise FilterError(f"by is one of {', '.join(BY)}.")
-    if sort and sort.removeprefix("-") not in SORTS:
+    if sort == RISK and by != "location":
+        raise FilterError("sort=risk is for by=location.")
+    if sort not in ("", RISK) and sort.removeprefix("-") not in SORTS:
         raise FilterError("sort is the name of a count or a rate, or key, with or without a “-”.")
     if not 1 <= limit <= MAX_ROWS:
         raise FilterError(f"limit is a number from 1 to {MAX_ROWS:,}.")
@@ -109,6 +154,26 @@ def _check_asked(filter: Filter, by: str, limit: int, sort: str) -> None:
         raise FilterError("q searches deliveries and events; rates cannot be asked with it.")
     if filter.clock == "event":
         raise FilterError("clock=event is not available yet for deliveries and rates.")
+
+
+def _widened(
+    question: Question, whole: RatesRow, rows: list[RatesRow], now: datetime
+) -> tuple[RatesRow, list[RatesRow]]:
+    """With the dispersions of the total and of the rows; the rest has that of the total."""
+    phis = dispersions(question, {row.key: row.groups for row in rows if row.groups}, now)
+    widened = [replace(row, phis=phis.get(row.key, phis[TOTAL])) for row in rows]
+    return replace(whole, phis=phis[TOTAL]), widened
+
+
+def _judged(rows: list[RatesRow], now: datetime) -> list[RatesRow]:
+    """With the judgements of locations."""
+    judges = Judges([row.groups[0] for row in rows if row.groups], now=now)
+    return [
+        replace(row, judgement=judges.judgement(row.groups[0], row.counts, row.phis))
+        if row.groups
+        else row
+        for row in rows
+    ]
 
 
 # --- Counting ------------------------------------------------------------------------------
@@ -148,7 +213,9 @@ def _complete_from(needed: Iterable[Span]) -> datetime | None:
 def _ordered(rows: list[RatesRow], by: str, sort: str) -> list[RatesRow]:
     if by in BY_TIME and sort in ("", "key", "-key"):
         return rows[::-1] if sort == "-key" else rows
-    return in_order(rows, sort or "-sent")
+    by_key = {row.key: row for row in rows}
+    named = [(row.key, row.label, row.counts) for row in rows]
+    return [by_key[key] for key, _, _ in in_order(named, sort or "-sent")]
 
 
 def _cut(rows: list[RatesRow], limit: int) -> list[RatesRow]:
@@ -163,48 +230,37 @@ def named_rows(question: Question, tally: Tally) -> list[RatesRow]:
     counted = tally.counted()
     if question.by in BY_TIME:
         return _time_rows(counted, question.by, question.filter.zone)
-    if question.by == "location":
-        return _location_rows(counted)
-    if question.by == "company":
-        return _company_rows(counted)
+    if question.by in PLACES:
+        return _place_rows(counted, question.by)
     if question.by == "category":
         return [_category_row(key, counts) for key, counts in counted.items() if key]
-    return _value_rows(counted)
+    named = names_of(counted.keys())
+    known = ((pk, named.get(pk, UNNAMED)) for pk in counted)
+    return _merged((pk, value.text or NONE_KEY, value.label, counted[pk]) for pk, value in known)
 
 
 def _time_rows(counted: Mapping[int, Counts], by: str, zone: ZoneInfo) -> list[RatesRow]:
-    ordered = sorted(counted.items())
-    grouped = groupby(ordered, key=lambda item: key_of(item[0], by, zone))
-    return [RatesRow(key, key, summed(counts for _, counts in some)) for key, some in grouped]
+    ordered = ((quarter, key_of(quarter, by, zone)) for quarter in sorted(counted))
+    return _merged((quarter, key, key, counted[quarter]) for quarter, key in ordered)
 
 
-def _location_rows(counted: Mapping[int, Counts]) -> list[RatesRow]:
-    named = Location.objects.filter(pk__in=counted).values_list("pk", "ref", "name")
-    return [RatesRow(ref, name or ref, counted[pk]) for pk, ref, name in named]
-
-
-def _company_rows(counted: Mapping[int, Counts]) -> list[RatesRow]:
-    found = Location.objects.filter(pk__in=counted).order_by("pk")
-    rows: dict[str, RatesRow] = {}
-    for pk, ref, name in found.values_list("pk", "company_ref", "company_name"):
-        key = ref or NONE_KEY
-        _, label, before = rows.get(key, RatesRow(key, "", Counts()))
-        rows[key] = RatesRow(key, label or name, before + counted[pk])
-    return [row._replace(label=row.label or row.key) for row in rows.values()]
+def _place_rows(counted: Mapping[int, Counts], by: str) -> list[RatesRow]:
+    fields = ("ref", "name") if by == "location" else ("company_ref", "company_name")
+    found = Location.objects.filter(pk__in=counted).order_by("pk").values_list("pk", *fields)
+    return _merged((pk, ref or NONE_KEY, name, counted[pk]) for pk, ref, name in found)
 
 
 def _category_row(category: int, counts: Counts) -> RatesRow:
     word = Category(category).word
-    return RatesRow(word, word.replace("_", " "), counts)
+    return RatesRow(word, word.replace("_", " "), counts, (category,))
 
 
-def _value_rows(counted: Mapping[int, Counts]) -> list[RatesRow]:
-    """Rows of values by their ids. Both 0 and the empty value's id are "has none"."""
-    named = names_of(counted.keys())
+def _merged(groups: Iterable[tuple[int, str, str, Counts]]) -> list[RatesRow]:
+    """Rows of (id, key, label, counts), those of one key as one. "Has none" has two ids."""
     rows: dict[str, RatesRow] = {}
-    for pk, counts in counted.items():
-        known = named.get(pk, UNNAMED)
-        key = known.text or NONE_KEY
-        before = rows[key].counts if key in rows else Counts()
-        rows[key] = RatesRow(key, known.label or key, before + counts)
-    return list(rows.values())
+    for pk, key, label, counts in groups:
+        row = RatesRow(key, label, counts, (pk,))
+        if before := rows.get(key):
+            row = RatesRow(key, before.label or label, before.counts + counts, (*before.groups, pk))
+        rows[key] = row
+    return [row if row.label else replace(row, label=row.key) for row in rows.values()]
