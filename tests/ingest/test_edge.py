@@ -1,14 +1,21 @@
 """The edge: every answer of the contract, over HTTP, from real servers."""
 
+import asyncio
+import hashlib
+import hmac
 import json
+import logging
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.serving import WEBHOOK, Server, running
+from ingest import edge
+from ingest.record import recorder
+from tests.serving import WEBHOOK, Server, Signer, running
 
 pytestmark = pytest.mark.both_engines
 LOCATION = "ve9EPM428h8vShlRW1KT"
@@ -34,13 +41,24 @@ def payload(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def told(server: Server, expression: str) -> Any:
+    """What an expression comes to in the server's project, with all its models at hand."""
+    code = f"import json; from ingest.models import *; print(json.dumps({expression}))"
+    return json.loads(server.manage("shell", "-v", "0", "-c", code).strip().splitlines()[-1])
+
+
 def stored(server: Server) -> int:
     """How many events the tables hold."""
-    lines = server.manage(
-        "shell", "-v", "0", "-c",
-        "from ingest.models import Event; print(Event.objects.count())",
-    )  # fmt: skip
-    return int(lines.strip().splitlines()[-1])
+    return int(told(server, "Event.objects.count()"))
+
+
+def counted(server: Server) -> dict[str, int]:
+    """The answers that the tables hold, by cause; those of one process within seconds."""
+    rows = "list(AnswerHour.objects.values_list('status', 'answers'))"
+    found: dict[str, int] = {}
+    for cause, n in told(server, rows):
+        found[cause] = found.get(cause, 0) + n
+    return found
 
 
 def test_a_signed_webhook_is_stored_and_its_retry_is_a_duplicate(server: Server) -> None:
@@ -188,11 +206,8 @@ class TestNamedSource:
         assert answer.status_code == 401
 
     def test_an_hmac_is_checked_where_one_is_set(self, server: Server, hmac_path: str) -> None:
-        import hashlib
-        import hmac
-
         body = json.dumps(payload()).encode()
-        right = hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
+        right = hmac.digest(b"s3cret", body, "sha256").hex()
         url = server.url + hmac_path
         assert httpx.post(url, content=body).status_code == 401
         wrong = httpx.post(url, content=body, headers={"X-Wl-Signature": "0" * 64})
@@ -213,3 +228,103 @@ def test_a_webhook_of_another_app_is_ignored(
         assert server.post(payload(appId="ours")).json() == {"status": "stored"}
         assert server.post(payload()).json() == {"status": "stored"}
         assert stored(server) == 2
+        server.stop()
+        assert counted(server) == {"another app": 1, "stored": 2}
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+def test_answers_are_counted_though_nothing_succeeds_and_once_it_stops(
+    kind: str, tmp_path_factory: pytest.TempPathFactory, engine: str
+) -> None:
+    with running(kind, engine, tmp_path_factory.mktemp("counted")) as server:
+        url, body = server.url + WEBHOOK, json.dumps(payload()).encode()
+        for headers in ({}, Signer().headers(body), {"X-WH-Signature": "A" * 684}):
+            assert httpx.post(url, content=body, headers=headers).status_code == 401
+        httpx.get(url)
+        expected = {
+            "no signature": 1, "wrong signature": 1, "rsa refused": 1, "method not allowed": 1,
+        }  # fmt: skip
+        deadline = time.monotonic() + 20
+        while (found := counted(server)) != expected and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert found == expected
+        for _ in range(20):
+            server.post(body)
+        server.stop()
+        assert counted(server) == expected | {"stored": 1, "duplicate": 19}
+        verdicts = told(server, "RecentSignatures.objects.get().verdicts")
+        assert verdicts == "00" + "1" * 20
+
+
+class TestQuarantine:
+    """``WEBHOOK_QUARANTINE``: the day that HighLevel changes its keys."""
+
+    def test_what_the_keys_do_not_verify_is_set_apart_and_stored_with_the_next(
+        self, tmp_path_factory: pytest.TempPathFactory, engine: str
+    ) -> None:
+        folder = tmp_path_factory.mktemp("quarantine")
+        with running("uvicorn", engine, folder, WEBHOOK_QUARANTINE="1") as server:
+            next_key = Signer()
+            changed = replace(server, signer=next_key)
+            body = payload()
+            for _ in range(2):  # a retry is held once
+                answer = changed.post(body)
+                assert (answer.status_code, answer.json()) == (200, {"status": "quarantined"})
+            assert httpx.post(server.url + WEBHOOK, json=payload()).status_code == 401
+            assert server.post(payload()).json() == {"status": "stored"}
+            held = "[m.objects.count() for m in (QuarantinedWebhook, Event, KeptWebhook)]"
+            assert told(server, held) == [1, 1, 0]
+            assert "1 quarantined" in server.manage("replay_kept")
+
+            changed.env = server.env | {"WEBHOOK_ED25519_KEYS": next_key.public_pem}
+            assert changed.manage("replay_kept").startswith("quarantined: 1 stored")
+            assert told(server, held) == [0, 2, 0]
+            assert changed.manage("recount", "--check")
+
+    def test_a_source_s_wrong_hmac_is_set_apart_too(
+        self, tmp_path_factory: pytest.TempPathFactory, engine: str
+    ) -> None:
+        folder = tmp_path_factory.mktemp("quarantine")
+        with running("daphne", engine, folder, WEBHOOK_QUARANTINE="1") as server:
+            line = server.manage(
+                "create_source", "--name", "hoop", "--location", LOCATION,
+                "--hmac-secret", "s3cret", "--hmac-header", "X-Hoop-Sum",
+            )  # fmt: skip
+            url = line.strip().splitlines()[-1].replace(":8000", f":{server.port}")
+            body = json.dumps(payload()).encode()
+            wrong = httpx.post(url, content=body, headers={"X-Hoop-Sum": "0" * 64})
+            assert (wrong.status_code, wrong.json()) == (200, {"status": "quarantined"})
+            assert httpx.post(url, content=body).status_code == 401
+            unknown = server.url + WEBHOOK + "x" * 32 + "/"
+            assert httpx.post(unknown, content=body).status_code == 401
+            row = "list(QuarantinedWebhook.objects.values_list('source__name', 'headers'))"
+            assert told(server, row) == [["hoop", json.dumps({"x-hoop-sum": "0" * 64})]]
+
+    def test_it_is_off_by_default(self, server: Server) -> None:
+        assert replace(server, signer=Signer()).post(payload()).status_code == 401
+        assert told(server, "QuarantinedWebhook.objects.count()") == 0
+
+
+def test_what_nobody_expected_is_asked_to_come_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*call: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(edge, "refusal", fail)
+    monkeypatch.setattr(recorder, "nudge", lambda: None)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"a body", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"path": WEBHOOK, "method": "POST", "headers": []}
+    with caplog.at_level(logging.ERROR, "ingest.edge"):
+        asyncio.run(edge.edge(scope, receive, send))
+    assert sent[0]["status"] == 429
+    assert (b"retry-after", b"5") in sent[0]["headers"]
+    assert sent[1]["body"] == b'{"status":"busy"}'
+    assert hashlib.blake2b(b"a body", digest_size=16).hexdigest() in caplog.text
