@@ -498,13 +498,13 @@ def _event_row(entry: _Entry, changes: dict[tuple[int, str, str], Change]) -> tu
         ids.value(Dimension.PROVIDER, event.provider),
         _encode_detail(detail).decode(),
         event.content,
-        _webhook_digest(detail.webhook_id),
+        webhook_digest(detail.webhook_id),
         payload,
         codec,
     )
 
 
-def _webhook_digest(webhook_id: str) -> int | None:
+def webhook_digest(webhook_id: str) -> int | None:
     """A number that stands for a webhookId; None without one."""
     if not webhook_id:
         return None
