@@ -28,6 +28,7 @@ from ingest.models import (
     Event,
     KeptWebhook,
     Location,
+    QuarantinedWebhook,
     Source,
     Value,
     tag_ids,
@@ -316,29 +317,58 @@ class SourceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return ((None, {"fields": ("name", "location_ref", "enabled", "created_at")}),)
 
 
-@admin.register(KeptWebhook)
-class KeptWebhookAdmin(ReadOnlyAdmin):
-    """Authentic webhooks that nobody understood yet."""
+class BodyAdmin(ReadOnlyAdmin):
+    """Webhooks that wait for ``replay_kept``, each with its body. Lists do not read the bodies."""
 
-    list_display = ("received_at", "reason", "source", "replayed_at")
     list_select_related = ("source",)
-    list_filter = (("replayed_at", admin.EmptyFieldListFilter), "source")
-    search_fields = ("reason",)
     ordering = ("-received_at", "-id")
     list_max_show_all = 0
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
-    fields = ("received_at", "reason", "source", "replayed_at", "pretty_body")
-    readonly_fields = ("pretty_body",)
+    readonly_fields: tuple[str, ...] = ("pretty_body",)
 
     class Media:
         css = {"all": ["ingest/admin.css"]}
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """The rows; a body is read when its page shows it."""
+        return super().get_queryset(request).defer("body")
+
     @admin.display(description="body")
-    def pretty_body(self, kept: KeptWebhook) -> SafeString:
+    def pretty_body(self, row: KeptWebhook | QuarantinedWebhook) -> SafeString:
         """The body as it came, indented if it is JSON."""
-        return format_html('<pre class="payload">{}</pre>', pretty(bytes(kept.body)))
+        return format_html('<pre class="payload">{}</pre>', pretty(bytes(row.body)))
+
+
+@admin.register(KeptWebhook)
+class KeptWebhookAdmin(BodyAdmin):
+    """Authentic webhooks that nobody understood yet."""
+
+    list_display = ("received_at", "reason", "source", "replayed_at")
+    list_filter = (("replayed_at", admin.EmptyFieldListFilter), "source")
+    search_fields = ("reason",)
+    fields = ("received_at", "reason", "source", "replayed_at", "pretty_body")
+
+
+@admin.register(QuarantinedWebhook)
+class QuarantinedWebhookAdmin(BodyAdmin):
+    """Webhooks whose signature failed: nobody vouches for what they say."""
+
+    list_display = ("received_at", "source", "header_names")
+    list_filter = ("source",)
+    fields = ("received_at", "source", "pretty_headers", "pretty_body")
+    readonly_fields = ("pretty_headers", "pretty_body")
+
+    @admin.display(description="signature headers")
+    def header_names(self, row: QuarantinedWebhook) -> str:
+        """Which headers it was signed by, or claims to be."""
+        return ", ".join(json.loads(row.headers))
+
+    @admin.display(description="signature headers")
+    def pretty_headers(self, row: QuarantinedWebhook) -> SafeString:
+        """The headers with their values."""
+        return format_html('<pre class="payload">{}</pre>', pretty(row.headers.encode()))
 
 
 def _word_choices(words: frozenset[str]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from ingest import admin, record
 from ingest.models import Delivery, Event, KeptWebhook, Location, Source
+from ingest.quarantine import Suspect
 from ingest.record import item_from_body, write_batch
 
 pytestmark = pytest.mark.django_db
@@ -306,6 +307,31 @@ def test_a_kept_webhook_is_shown_and_not_touched(boss: Client) -> None:
         assert "<script>alert" not in page
         assert "&quot;what&quot;: &quot;&lt;script&gt;" in page or "\ufffd no JSON" in page
         assert boss.post(f"{address}delete/", {"post": "yes"}).status_code == 403
+
+
+def test_a_quarantined_webhook_is_shown_and_not_touched(boss: Client) -> None:
+    headers = orjson.dumps({"x-ghl-signature": HOSTILE}).decode()
+    row = Suspect(orjson.dumps({"what": HOSTILE}), headers, RECEIVED, None).row
+    row.save()
+    assert "x-ghl-signature" in shown(boss, "/admin/ingest/quarantinedwebhook/")
+    address = f"/admin/ingest/quarantinedwebhook/{row.pk}/"
+    page = shown(boss, f"{address}change/")
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;") >= 2
+    assert boss.post(f"{address}delete/", {"post": "yes"}).status_code == 403
+    assert boss.post(f"{address}change/", {"headers": "{}"}).status_code == 403
+
+
+@pytest.mark.parametrize("name", ["keptwebhook", "quarantinedwebhook"])
+def test_a_list_of_webhooks_reads_no_body(boss: Client, name: str) -> None:
+    write_batch([item_from_body(b"[]", received_at=RECEIVED)], now=RECEIVED)
+    Suspect(b"[]", "{}", RECEIVED, None).row.save()
+    with CaptureQueriesContext(connection) as queries:
+        boss.get(f"/admin/ingest/{name}/")
+    table = f'FROM "ingest_{name}"'
+    asked = [query["sql"] for query in queries if table in query["sql"]]
+    assert any('"received_at"' in sql for sql in asked)
+    assert not any('"body"' in sql for sql in asked)
 
 
 # --- The policy -----------------------------------------------------------------------------
