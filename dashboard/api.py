@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache, wraps
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +19,8 @@ from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from dashboard import queries
 from dashboard.access import Rights, rights_of, user_of_bearer
+from dashboard.bounded import TookTooLong, bounded_reads
+from dashboard.explained import explain
 from dashboard.filters import Filter, FilterError, parse
 from ingest.metrics import exposition
 
@@ -46,8 +49,9 @@ def _refusal(sentence: str, *, status: int, **more: object) -> Json:
 def api_view(view: View) -> View:
     """A GET that takes the session or an ``Authorization: Bearer`` token.
 
-    Calls ``view(request, rights, …)``. Answers 401, 404 for what may not be seen and 400 for a
-    ``FilterError`` itself, in JSON, where the login middleware would redirect.
+    Calls ``view(request, rights, …)``. Answers 401, 404 for what may not be seen, 400 for a
+    ``FilterError`` and 503 for ``TookTooLong`` itself, in JSON, where the login middleware would
+    redirect.
     """
 
     @login_not_required
@@ -68,6 +72,8 @@ def api_view(view: View) -> View:
             return _refusal(str(error), status=400)
         except Http404 as error:
             return _refusal(str(error), status=404)
+        except TookTooLong as error:
+            return _refusal(str(error), status=503)
 
     return answer
 
@@ -108,6 +114,10 @@ def number(own: dict[str, str], name: str, *, default: int, low: int, high: int)
     return int(text)
 
 
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
 def _next(request: HttpRequest, filter: Filter, **page: object) -> str:
     """The address of what follows: the same filter, further on."""
     params = urlencode(page)
@@ -120,47 +130,68 @@ def events(request: HttpRequest, rights: Rights) -> HttpResponse:
     """``/api/events/?after=<cursor>``: events in the order of their cursors.
 
     ``next`` may lead past a stretch without matches; it is null at the newest event, whose
-    ``cursor`` is the ``after`` to come back with. 410 where what followed is no longer kept.
+    ``cursor`` is the ``after`` to come back with. 410 where what followed is no longer kept;
+    ``complete_from`` is set where what was asked for goes back further than that.
     """
     filter, own = asked(request, "after", "limit")
     after = number(own, "after", default=0, low=0, high=2**63 - 1)
     limit = number(own, "limit", default=EVENTS_LIMIT, low=1, high=MAX_ROWS)
     if queries.is_pruned(after):
         oldest = queries.oldest_cursor()
-        sentence = f"Events before cursor {oldest} are no longer kept."
+        sentence = f"Events before cursor {oldest} are no longer kept: go on after {oldest - 1}."
         return _refusal(sentence, status=410, oldest=oldest)
-    page = queries.events_page(filter, rights, after=after, limit=limit)
+    with bounded_reads():
+        page = queries.events_page(filter, rights, after=after, limit=limit)
     more = {"after": page.cursor} | ({"limit": limit} if "limit" in own else {})
     return Json(
         {
             "results": [row.as_json() for row in page.rows],
             "next": _next(request, filter, **more) if page.more else None,
             "cursor": page.cursor,
+            "complete_from": _iso(queries.events_complete_from(filter, after=after)),
         }
     )
 
 
 @api_view
 def deliveries(request: HttpRequest, rights: Rights) -> HttpResponse:
-    """``/api/deliveries/``: deliveries, the newest by their sending first."""
+    """``/api/deliveries/``: deliveries, the newest by their sending first.
+
+    ``complete_from`` is set where the question goes back further than they are kept.
+    """
     filter, own = asked(request, "before", "limit")
     limit = number(own, "limit", default=ROWS_LIMIT, low=1, high=MAX_ROWS)
-    page = queries.deliveries_page(filter, rights, before=own.get("before", ""), limit=limit)
+    with bounded_reads():
+        page = queries.deliveries_page(filter, rights, before=own.get("before", ""), limit=limit)
     more = {"before": page.before} | ({"limit": limit} if "limit" in own else {})
     return Json(
         {
             "results": [row.as_json() for row in page.rows],
             "next": _next(request, filter, **more) if page.before else None,
+            "complete_from": _iso(queries.deliveries_complete_from(filter)),
         }
     )
 
 
 @api_view
 def delivery(request: HttpRequest, rights: Rights, pk: int) -> HttpResponse:
-    """``/api/deliveries/<pk>/``: one delivery with its events in the order of their times."""
+    """``/api/deliveries/<pk>/``: one delivery with its events in the order of their times.
+
+    With its attempts, and why it was refused in words: for itself and each failed event.
+    """
     found = queries.get_delivery(pk, rights)
-    history = [row.as_json() for row in queries.events_of(found)]
-    return Json(found.as_json() | {"events": history})
+    explained = explain(found)
+    history = [
+        row.as_json() | {"classification": failure.as_json() if failure else None}
+        for row in queries.events_of(found)
+        for failure in [explained.failures.get(row.cursor)]
+    ]
+    classification = explained.failure.as_json() if explained.failure else None
+    return Json(
+        found.as_json()
+        | {"classification": classification, "attempts": explained.attempts_as_json()}
+        | {"events": history}
+    )
 
 
 # --- Health ------------------------------------------------------------------------------

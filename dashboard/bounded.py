@@ -20,8 +20,8 @@ class TookTooLong(Exception):
 
 
 @contextmanager
-def bounded_reads(seconds: float = LONGEST) -> Iterator[None]:
-    """Stop what is asked of the database inside after so long, with ``TookTooLong``.
+def bounded_reads(seconds: float | None = None) -> Iterator[None]:
+    """Stop what is asked of the database inside after so long, or ``LONGEST``: ``TookTooLong``.
 
     On PostgreSQL each statement may take so long, on SQLite all of them together. Nothing may be
     written inside. Within another one it does nothing: the outer one bounds both.
@@ -30,6 +30,7 @@ def bounded_reads(seconds: float = LONGEST) -> Iterator[None]:
         yield
         return
     _active.yes = True
+    seconds = LONGEST if seconds is None else seconds
     try:
         with _bounded_on_sqlite(seconds) if connection.vendor == "sqlite" else _bounded(seconds):
             yield

@@ -341,8 +341,9 @@ class Filter:
     def matches(self, row: "EventRow") -> bool:
         """Whether an event is kept, by what is known of its delivery when it was read.
 
-        Its time is its own, unless ``clock=sent`` asks for that of its delivery; ``reason`` is its
-        own as well, and beside it ``ip``, ``pool`` and ``mx`` are.
+        Its time is its own, unless ``clock=sent`` asks for that of its delivery. Where a
+        ``reason`` is asked for, it and all else that is said of a refusal are its own as well:
+        ``ip pool mx provider category class code``.
         """
         if self.start or self.until:
             moment = row.sent_at if self.clock == "sent" else row.occurred_at
@@ -364,6 +365,8 @@ class Filter:
         return [_negated(self._row_test(*key, vs), key[1]) for key, vs in self._grouped.items()]
 
     def _row_test(self, name: str, excluded: bool, values: Sequence[str]) -> "_Test":
+        if self.values("reason"):
+            return _test_of_refusal(name, values)
         if name in ATTEMPT_NAMES:
             return _tried(name, frozenset(values))
         if name == "category" and not excluded and self.asks_of_deferrals:
@@ -581,6 +584,16 @@ _KEYS: dict[str, Callable[["EventRow"], tuple[str, ...]]] = {
     "is": lambda row: flag_words(row.flags),
     "reason": lambda row: (str(row.reason_id or NONE_KEY),),
 }
+# The event's own, where the refusal is asked for that it tells of.
+_OWN_KEYS: dict[str, Callable[["EventRow"], str]] = {
+    "ip": lambda row: row.ip or NONE_KEY,
+    "pool": lambda row: row.pool or NONE_KEY,
+    "mx": lambda row: row.mx or NONE_KEY,
+    "provider": lambda row: row.own_provider or NONE_KEY,
+    "category": lambda row: Category(row.own_category).word if row.own_category else NONE_KEY,
+    "class": lambda row: BounceClass(row.own_class).word if row.own_class else NONE_KEY,
+    "code": lambda row: str(row.code or NONE_KEY),
+}
 type _Test = Callable[["EventRow"], bool]
 type _Wanted = dict[str, frozenset[str]]
 """Values by the names of ``ATTEMPT_NAMES``."""
@@ -630,16 +643,19 @@ def _deferred(row: "EventRow", wanted: _Wanted) -> bool:
     )
 
 
-def _came_from(row: "EventRow", wanted: _Wanted) -> bool:
-    """Whether the event itself came from there."""
-    return all(_is_one(getattr(row, name), vs, row.way(name)) for name, vs in wanted.items())
+def _test_of_refusal(name: str, values: Sequence[str]) -> _Test:
+    """A test of what the event says of its own refusal; of all else, of its delivery."""
+    key, wanted = _OWN_KEYS.get(name), frozenset(values)
+    if key is None:
+        return _test(name, values)
+    if name in ATTEMPT_NAMES and OTHER_KEY in wanted:
+        return lambda row: key(row) in wanted or key(row) in row.way(name).uncounted
+    return lambda row: key(row) in wanted
 
 
 def _test_of_decision(name: str, values: Sequence[str], wanted: _Wanted) -> _Test:
     """A test of what happened at the end, where that was at the attempts wanted."""
     test = _test(name, values)
-    if name == "reason":
-        return lambda row: test(row) and _came_from(row, wanted)
     if name == "outcome" and _keeps_moved(values):
         return lambda row: test(row) if _decided(row, wanted) else row.outcome in SENT
     if name == "is" and _DEFERRED in values:

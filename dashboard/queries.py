@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from django.db import connection
-from django.db.models import Max, Min, Q, QuerySet, Sum
+from django.db.models import Max, Q, QuerySet, Sum
 from django.http import Http404
 
 from dashboard.access import Rights, restrict
@@ -24,6 +24,7 @@ from ingest.models import (
     tag_ids,
 )
 from ingest.normalize import Detail
+from ingest.retention import horizon
 from ingest.vocabulary import (
     MOST_VALUES,
     NONE_KEY,
@@ -78,6 +79,7 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
     reason_id: int | None
     own_category: int  # of this event's refusal, as it was classified when it came
     own_class: int
+    own_provider: str  # as this event names it
     ip: str
     pool: str
     mx: str
@@ -141,7 +143,7 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
 
 _EVENTS = """
 SELECT e.id, e.kind, e.occurred_at, e.received_at, e.location_id, e.code, e.detail,
-       e.category, e.bounce_class, e.reason_id, l.ref, l.name, l.company_ref,
+       e.category, e.bounce_class, e.reason_id, e.provider_id, l.ref, l.name, l.company_ref,
        d.id, d.message_id, d.recipient, d.sent_at, d.outcome, d.flags, d.bounce_class,
        d.category, d.code, d.tags, d.ways, d.campaign_id, d.step_id, d.provider_id, d.domain_id,
        d.sending_domain_id, d.ip_id, d.pool_id, d.mx_id
@@ -151,7 +153,13 @@ LEFT JOIN ingest_delivery d ON d.id = e.delivery_id
 WHERE {where}
 ORDER BY e.id LIMIT %s
 """
-_DELIVERY, _TAGS, _WAYS, _VALUES = 13, 22, 23, 24  # columns of it; the values are the last ones
+_PROVIDER, _DELIVERY, _TAGS, _WAYS, _VALUES = (
+    10,
+    14,
+    23,
+    24,
+    25,
+)  # columns of it; the values are the last ones
 _read_detail = msgspec.json.Decoder(Detail).decode
 _KINDS = {int(kind): kind for kind in EventKind}
 
@@ -184,7 +192,7 @@ def _select_events(where: str, params: list[int], *, limit: int) -> list[EventRo
         return []
     known = [row for row in rows if row[_DELIVERY] is not None]
     held = [(row[4], _held(row[_VALUES:], row[_TAGS], row[_WAYS])) for row in known]
-    named = names_of({pk for _, ids in held for pk in ids})
+    named = names_of({pk for _, ids in held for pk in ids} | {row[_PROVIDER] for row in rows})
     shared = _sharing_other(held)
     return [_event_row(row, named, shared) for row in rows]
 
@@ -200,8 +208,8 @@ def _held(values: Sequence[int], tags: str, ways: str) -> list[int]:
 def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"], shared: "_Shared") -> EventRow:
     (
         cursor, kind, occurred_at, received_at, location_id, code, detail_text, own_category,
-        own_class, reason_id, ref, name, company, delivery_id, message_id, recipient, sent_at,
-        outcome, flags, bounce_class, category, delivery_code, tags, ways, *values,
+        own_class, reason_id, own_provider, ref, name, company, delivery_id, message_id, recipient,
+        sent_at, outcome, flags, bounce_class, category, delivery_code, tags, ways, *values,
     ) = row  # fmt: skip
     detail = _read_detail(detail_text)
     known = delivery_id is not None
@@ -226,6 +234,7 @@ def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"], shared: "_Sha
         reason_id=reason_id,
         own_category=own_category,
         own_class=own_class,
+        own_provider=held.text(own_provider),
         ip=detail.ip,
         pool=detail.pool,
         mx=detail.mx,
@@ -384,16 +393,34 @@ def newest_cursor() -> int:
 
 
 def oldest_cursor() -> int:
-    """The cursor of the oldest event that is kept; 0 when there is none."""
-    return Event.objects.aggregate(oldest=Min("id"))["oldest"] or 0
+    """The first cursor that is still kept, as far as anything was let go of; else 1."""
+    return horizon().events_cursor + 1
 
 
 def is_pruned(after: int) -> bool:
-    """Whether events that followed this cursor are no longer kept.
+    """Whether events that followed this cursor are no longer kept. 0 asks for whatever is kept."""
+    return 0 < after < horizon().events_cursor
 
-    0 asks for whatever is kept: ids need not begin at 1, so a gap there tells nothing.
+
+def events_complete_from(filter: Filter, *, after: int = 0) -> datetime | None:
+    """From when on all events are kept, where a question goes back further; else ``None``.
+
+    What follows a cursor that is still kept is complete.
     """
-    return 0 < after < oldest_cursor() - 1
+    kept = horizon()
+    return _passed(filter, kept.events_hour) if after <= kept.events_cursor else None
+
+
+def deliveries_complete_from(filter: Filter) -> datetime | None:
+    """From when on all deliveries are kept, where a question goes back further; else ``None``."""
+    kept = horizon()
+    by_events = filter.clock == "event"
+    return _passed(filter, max(kept.deliveries_hour, kept.events_hour * by_events))
+
+
+def _passed(filter: Filter, hour: int) -> datetime | None:
+    moment = _EPOCH + hour * HOUR
+    return moment if hour and (filter.start is None or filter.start < moment) else None
 
 
 class EventsPage(NamedTuple):

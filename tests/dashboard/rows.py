@@ -1,13 +1,24 @@
 """Deliveries and events put straight into the tables, for tests of what reads them."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import blake2b
 
 import msgspec
 
+from ingest import retention
 from ingest.counted import write_ways
-from ingest.models import CountedValue, CountedValues, Delivery, Event, Location, Reason, Value
+from ingest.models import (
+    CountedValue,
+    CountedValues,
+    Delivery,
+    Event,
+    Horizon,
+    Location,
+    Reason,
+    Value,
+)
 from ingest.normalize import Detail
 from ingest.vocabulary import (
     MOST_VALUES,
@@ -57,6 +68,17 @@ def count_apart(where: Location, values: Iterable[Value], capped: Collection[str
             )
         elif found.text and found.dimension in ROLLED_UP:
             CountedValue.objects.get_or_create(location=where, value=found)
+
+
+@contextmanager
+def horizon(**columns: int) -> Iterator[None]:
+    """Inside, the tables go back so far only."""
+    Horizon.objects.update_or_create(id=1, defaults=columns)
+    retention.horizon.clear()
+    try:
+        yield
+    finally:
+        retention.horizon.clear()
 
 
 def delivery(
@@ -125,6 +147,11 @@ def _placed(values: Iterable[Value]) -> list[tuple[Dimension, int]]:
     return [(Dimension(found.dimension), found.pk) for found in values]
 
 
+def key(moment: datetime, number: int) -> bytes:
+    """The key of an event at a moment, told apart by its number. It begins with its hour."""
+    return (int(moment.timestamp()) // 3600).to_bytes(4) + number.to_bytes(12)
+
+
 def event(
     of: Delivery | None = None,
     *,
@@ -136,13 +163,12 @@ def event(
     provider: str = "",
     **columns: object,
 ) -> Event:
-    """One stored event, of a delivery or of a location only. Its key begins with its hour."""
+    """One stored event, of a delivery or of a location only."""
     moment = occurred_at or (of.sent_at if of else NOW)
-    hour = int(moment.timestamp()) // 3600
     return Event.objects.create(
         location=of.location if of else location(location_ref),
         delivery=of,
-        key=hour.to_bytes(4) + (Event.objects.count() + 1).to_bytes(12),
+        key=key(moment, Event.objects.count() + 1),
         kind=kind,
         occurred_at=moment,
         received_at=NOW,

@@ -11,11 +11,13 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.urls import reverse
 
-from dashboard import api
+from dashboard import api, bounded, queries
 from dashboard.models import ApiToken, Membership
-from ingest.models import Event
-from ingest.vocabulary import Outcome
+from ingest import fold
+from ingest.normalize import Detail
+from ingest.vocabulary import BounceClass, Category, EventKind, Outcome
 from tests.dashboard import rows
+from tests.dashboard.test_bounded import ask_for_ever
 
 pytestmark = pytest.mark.django_db
 PATHS = ("/api/rates/", "/api/events/", "/api/deliveries/", "/api/deliveries/1/")
@@ -93,7 +95,7 @@ def test_members_see_their_locations_only(viewer: User) -> None:
     client = bearer(viewer)
     for path in ("/api/events/", "/api/deliveries/"):
         assert [row["location"] for row in client.get(path).json()["results"]] == ["mine"]
-    found = client.get("/api/rates/?by=sending_domain").json()
+    found = client.get("/api/rates/?by=sending_domain&outcome=delivered").json()
     assert found["total"]["sent"] == 1
     assert client.get(f"/api/deliveries/{mine.pk}/").status_code == 200
     assert refusal(client, f"/api/deliveries/{hidden.pk}/") == refusal(client, "/api/deliveries/9/")
@@ -110,7 +112,6 @@ def test_members_see_their_locations_only(viewer: User) -> None:
     ("url", "sentence"),
     [
         ("/api/rates/?colour=red", "There is no filter named “colour”."),
-        ("/api/rates/?by=ip", "by=ip is not available yet."),
         ("/api/rates/?limit=0", "limit is a number from 1 to 1,000."),
         ("/api/rates/?limit=²", "limit is a number from 1 to 1,000."),
         ("/api/rates/?by=tag&by=hour", "by can be given only once."),
@@ -138,12 +139,12 @@ def test_rates_say_what_they_are_of(web: Client) -> None:
     rows.delivery(1, sent_at=RECENT, provider="Gmail")
     rows.delivery(2, sent_at=RECENT, outcome=Outcome.BOUNCED, bounce_class=1)
     rows.delivery(3, sent_at=RECENT - timedelta(days=3))
-    found = web.get("/api/rates/?by=provider&sort=key").json()
+    found = web.get("/api/rates/?by=provider&sort=key&outcome=-test").json()
     assert [row["key"] for row in found["rows"]] == ["(none)", "Gmail"]
     assert found["rows"][0]["hard_bounce_rate"]["value"] == 1
     assert found["rows"][1]["hard_bounce_rate"] == {
         "value": 0, "low": 0, "high": pytest.approx(0.7935, abs=1e-4),
-        "numerator": 0, "denominator": 1,
+        "numerator": 0, "denominator": 1, "widened": 1,
     }  # fmt: skip
     assert (found["total"]["sent"], found["overlap"], found["by"]) == (2, False, "provider")
     assert datetime.fromisoformat(found["from"]).minute == 0
@@ -161,17 +162,30 @@ def test_events_are_followed_to_the_newest(web: Client) -> None:
     assert seen == ids[1::2]
     assert found["cursor"] == ids[-1]
     assert web.get(f"/api/events/?after={ids[-1]}").json() == {
-        "results": [], "next": None, "cursor": ids[-1],
+        "results": [], "next": None, "cursor": ids[-1], "complete_from": None,
     }  # fmt: skip
 
 
 def test_pruned_events_are_gone_and_said_to_be(web: Client) -> None:
     ids = [rows.event(rows.delivery(n)).pk for n in range(4)]
     assert web.get("/api/events/?after=0").status_code == 200
-    Event.objects.filter(pk__lt=ids[3]).delete()
-    answer = web.get(f"/api/events/?after={ids[0]}")
-    assert (answer.status_code, answer.json()["oldest"]) == (410, ids[3])
-    assert web.get(f"/api/events/?after={ids[2]}").status_code == 200
+    with rows.horizon(events_cursor=ids[2], events_hour=500_000, deliveries_hour=500_001):
+        answer = web.get(f"/api/events/?after={ids[0]}")
+        assert (answer.status_code, answer.json()["oldest"]) == (410, ids[3])
+        assert answer.json()["error"].endswith(f" are no longer kept: go on after {ids[2]}.")
+        assert web.get(f"/api/events/?after={ids[2] + 1}").json()["complete_from"] is None
+        found = [web.get(path).json()["complete_from"] for path in PATHS[1:3]]
+        assert found == ["2027-01-15T08:00:00+00:00", "2027-01-15T09:00:00+00:00"]
+
+
+def test_what_takes_too_long_is_answered_with_a_sentence(
+    web: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "LONGEST", 0.05)
+    monkeypatch.setattr(queries, "_delivery_rows", lambda deliveries: ask_for_ever())
+    assert refusal(web, "/api/deliveries/") == (
+        503, {"error": "This took too long and was stopped: ask for less time or one location."},
+    )  # fmt: skip
 
 
 def test_deliveries_are_followed_to_the_oldest(web: Client) -> None:
@@ -190,6 +204,34 @@ def test_a_delivery_comes_with_its_events(web: Client) -> None:
     found = web.get(f"/api/deliveries/{of.pk}/").json()
     assert (found["id"], found["recipient"]) == (of.pk, "r1@example.com")
     assert [row["cursor"] for row in found["events"]] == [event.pk]
+    assert (found["classification"], found["attempts"]) == (None, [])
+    assert found["events"][0]["classification"] is None
+
+
+def test_a_refused_delivery_says_why_in_words(web: Client) -> None:
+    failure = fold.Failure(3, 2_000_000, rows.key(RECENT, 2).hex(), 550, 1, 1, "5.1.1")
+    attempts = [fold.Attempt(EventKind.DEFERRED, "192.0.2.1", "p", "", 1_000_000)]
+    of = rows.delivery(
+        1, outcome=Outcome.BOUNCED, category=Category.INVALID_RECIPIENT, provider="Gmail",
+        bounce_class=BounceClass.HARD, sent_at=RECENT,
+        facts=fold.dump_facts(fold.Facts(failure=failure, attempts=attempts)),
+    )  # fmt: skip
+    for kind, said, category in (
+        (EventKind.DEFERRED, "4.7.0 try again later", Category.GREYLISTED),
+        (EventKind.BOUNCED, "5.1.1 no such user here", Category.INVALID_RECIPIENT),
+    ):
+        rows.event(of, kind=kind, category=category, detail=Detail(message=said))
+    found = web.get(f"/api/deliveries/{of.pk}/").json()
+    assert found["classification"] == found["events"][1]["classification"]
+    assert found["classification"].keys() == {
+        "rule", "category", "class", "means", "do", "highlevel", "scope", "fix_by",
+    }  # fmt: skip
+    assert found["classification"]["fix_by"] == "client_list"
+    assert found["events"][0]["classification"]["category"] == "greylisted"
+    assert found["attempts"] == [
+        {"kind": "deferred", "ip": "192.0.2.1", "pool": "p", "mx": None,
+         "at": "1970-01-01T00:00:01+00:00"},
+    ]  # fmt: skip
 
 
 # --- Health --------------------------------------------------------------------------------

@@ -375,7 +375,10 @@ def write(number: int, columns: dict[str, Any]) -> None:
     capped = CAPPED if columns["location_ref"] == "b" else ()
     of = rows.delivery(number, **{**columns, "reason": reason}, capped=capped)
     way = Detail(ip=columns["ip"], pool=columns["pool"], mx=columns["mx"])
-    rows.event(of, detail=way, reason=reason)
+    rows.event(
+        of, detail=way, reason=reason, code=columns["code"], category=columns["category"],
+        bounce_class=columns["bounce_class"], provider=columns["provider"],
+    )  # fmt: skip
 
 
 @pytest.mark.django_db
@@ -521,7 +524,11 @@ def test_values_that_came_too_late_are_found_together() -> None:
 def test_a_reason_is_a_deliverys_decisive_one_and_an_events_own() -> None:
     final, passing = rows.reason("final"), rows.reason("passing")
     of = rows.delivery(1, outcome=Outcome.BOUNCED, ip=B[1], tried=[A], reason=final)
-    rows.event(of, kind=EventKind.DEFERRED, reason=passing, detail=Detail(ip=A[1]))
+    own: dict[str, Any] = {
+        "category": Category.GREYLISTED, "bounce_class": BounceClass.SOFT, "code": 451,
+        "provider": "Gmail",
+    }  # fmt: skip
+    rows.event(of, kind=EventKind.DEFERRED, reason=passing, detail=Detail(ip=A[1]), **own)
     rows.event(of, kind=EventKind.BOUNCED, reason=final, detail=Detail(ip=B[1]))
     rows.event(of, kind=EventKind.ACCEPTED)
     events = event_rows(after=0, limit=10)
@@ -533,9 +540,12 @@ def test_a_reason_is_a_deliverys_decisive_one_and_an_events_own() -> None:
     assert kept(f"reason={passing.pk}") == set()
     assert matching(f"reason={passing.pk}") == ["deferred"]
     assert matching("reason=(none)") == ["accepted"]
-    # Of an IP, what came from it, wherever the delivery ended.
-    assert matching(f"reason={passing.pk}&ip={A[1]}") == ["deferred"]
-    assert matching(f"reason={passing.pk}&ip={B[1]}") == []
+    # Beside a reason all else is the event's own, too, wherever the delivery ended.
+    for said in (f"ip={A[1]}", "class=soft", "category=greylisted", "code=451", "provider=Gmail"):
+        assert matching(f"reason={passing.pk}&{said}") == ["deferred"]
+        assert matching(f"reason={passing.pk}&{said.replace('=', '=-')}") == []
+        assert matching(f"reason={final.pk}&{said}") == []
+    assert matching(f"reason={passing.pk}&outcome=bounced&mx=(none)") == ["deferred"]
 
 
 def test_a_link_that_drops_the_ip_drops_what_moved_from_it() -> None:

@@ -1,6 +1,6 @@
 """Event rows, pages of events and deliveries, rates and minutes."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from dashboard import queries
 from dashboard.access import NOTHING, Rights
 from dashboard.filters import Filter, FilterError, parse
-from ingest.models import Event, MinuteCount, Value
+from ingest.models import MinuteCount, Value
 from ingest.normalize import Detail
 from ingest.vocabulary import BounceClass, Category, Dimension, EventKind, Flag, Outcome
 from tests.dashboard import rows
@@ -19,6 +19,7 @@ from tests.dashboard.rows import NOW
 pytestmark = pytest.mark.django_db
 EVERYTHING = Rights(everything=True)
 ALL = parse([], now=NOW)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 # --- Event rows ----------------------------------------------------------------------------
@@ -133,16 +134,46 @@ def test_event_rows_cost_three_queries_and_one_when_idle() -> None:
 
 
 def test_cursors_of_an_empty_table_are_zero() -> None:
-    assert (queries.oldest_cursor(), queries.newest_cursor()) == (0, 0)
+    assert (queries.oldest_cursor(), queries.newest_cursor()) == (1, 0)
     assert not queries.is_pruned(0)
     assert not queries.is_pruned(5)
 
 
 def test_a_cursor_before_the_kept_events_is_known_as_pruned() -> None:
-    ids = [rows.event(rows.delivery(number)).pk for number in range(4)]
-    assert not any(queries.is_pruned(after) for after in (0, *ids))
-    Event.objects.filter(pk__lt=ids[2]).delete()
-    assert [queries.is_pruned(after) for after in ids] == [True, False, False, False]
+    with rows.horizon(events_cursor=7):
+        assert [queries.is_pruned(after) for after in (0, 1, 6, 7, 8)] == [
+            False, True, True, False, False,
+        ]  # fmt: skip
+        assert queries.oldest_cursor() == 8
+
+
+@pytest.mark.parametrize(
+    ("query", "after", "events", "deliveries"),
+    [
+        ("", 0, 20, 10),
+        ("", 7, 20, 10),
+        ("", 8, None, 10),
+        ("to=1971-01-01", 0, 20, 10),
+        ("range=24h", 0, None, None),
+    ],
+)
+def test_what_goes_back_too_far_says_from_when_on_all_is_kept(
+    query: str, after: int, events: int | None, deliveries: int | None
+) -> None:
+    def at(hour: int | None) -> datetime | None:
+        return None if hour is None else EPOCH + timedelta(hours=hour)
+
+    with rows.horizon(events_cursor=7, events_hour=20, deliveries_hour=10):
+        filter = asked(query)
+        assert queries.events_complete_from(filter, after=after) == at(events)
+        assert queries.deliveries_complete_from(filter) == at(deliveries)
+
+
+def test_deliveries_by_what_happened_are_complete_from_the_later_of_two_hours() -> None:
+    assert queries.deliveries_complete_from(asked("clock=event")) is None
+    with rows.horizon(events_hour=20, deliveries_hour=10):
+        found = queries.deliveries_complete_from(asked("clock=event"))
+        assert found == EPOCH + timedelta(hours=20)
 
 
 # --- Pages of events -----------------------------------------------------------------------
