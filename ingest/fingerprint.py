@@ -154,6 +154,8 @@ def _placeholder(core: str) -> str:
         return core if core.startswith("127.") else IP  # what a blocklist answers
     if _HOST.fullmatch(core) and not _EXCHANGE.match(core):
         return _list_or(HOST, lower)
+    if ":" in core or "/" in core:
+        return re.sub(r"[^:/]+", lambda part: _placeholder(part[0]), core)
     return _number_or_id(core)
 
 
@@ -163,8 +165,8 @@ def _list_or(placeholder: str, lower: str) -> str:
 
 
 def _number_or_id(core: str) -> str:
-    if core.isalpha() or not any(map(str.isdigit, core)):
-        return core
+    if not any(map(str.isdigit, core)):
+        return core.replace("_", " ")
     return NUMBER if not re.search("[A-Za-z]{3}", core) and core[0].isdigit() else ID
 
 
