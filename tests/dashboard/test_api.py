@@ -142,10 +142,8 @@ def test_rates_say_what_they_are_of(web: Client) -> None:
     found = web.get("/api/rates/?by=provider&sort=key&outcome=-test").json()
     assert [row["key"] for row in found["rows"]] == ["(none)", "Gmail"]
     assert found["rows"][0]["hard_bounce_rate"]["value"] == 1
-    assert found["rows"][1]["hard_bounce_rate"] == {
-        "value": 0, "low": 0, "high": pytest.approx(0.7935, abs=1e-4),
-        "numerator": 0, "denominator": 1, "widened": 1,
-    }  # fmt: skip
+    rate = found["rows"][1]["hard_bounce_rate"]
+    assert (rate["value"], rate["numerator"], rate["denominator"]) == (0, 0, 1)
     assert (found["total"]["sent"], found["overlap"], found["by"]) == (2, False, "provider")
     assert datetime.fromisoformat(found["from"]).minute == 0
     assert datetime.fromisoformat(found["to"]) > RECENT
