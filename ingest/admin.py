@@ -326,7 +326,6 @@ class BodyAdmin(ReadOnlyAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
-    readonly_fields: tuple[str, ...] = ("pretty_body",)
 
     class Media:
         css = {"all": ["ingest/admin.css"]}
@@ -349,6 +348,7 @@ class KeptWebhookAdmin(BodyAdmin):
     list_filter = (("replayed_at", admin.EmptyFieldListFilter), "source")
     search_fields = ("reason",)
     fields = ("received_at", "reason", "source", "replayed_at", "pretty_body")
+    readonly_fields = ("pretty_body",)
 
 
 @admin.register(QuarantinedWebhook)

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 PATH = "/webhooks/lc-email"
 MAX_BODY = 1 << 20
 RETRY_AFTER = 5  # seconds
+PATIENCE = 4.0  # seconds that a sender waits for its webhook to be set apart
 SOURCE_AGE = 5.0  # seconds a source may be remembered after it was changed or withdrawn
 
 _LENGTH = frozenset({b"content-length"})
@@ -251,7 +252,10 @@ async def _refuse(cause: str, scope: Scope, visit: _Visit) -> str:
         suspect = Suspect(visit.body, headers, visit.received_at, visit.source_id)
         if headers and (future := quarantine.put(suspect)):
             recorder.nudge()
-            apart = await future
+            try:
+                apart = await asyncio.wait_for(future, PATIENCE)
+            except TimeoutError:
+                apart = None
             if apart is None:
                 raise Busy
             if apart:

@@ -550,13 +550,7 @@ class _Waiting:
 CHORES = (answers, quarantine)
 IDLE = 5.0  # seconds without work until there is time to tidy up
 LAST_ANSWERS = 0.05  # seconds until what was taken last has been answered, and so counted
-
-
-def _next_chore() -> float | None:
-    """Seconds until the next chore; None while there is none."""
-    now = time.monotonic()
-    dues = [due for chore in CHORES if (due := chore.due(now)) is not None]
-    return min(dues, default=None)
+AFTER_FAILURE = 1.0  # seconds until a chore that failed is tried again
 
 
 class Recorder:
@@ -577,6 +571,7 @@ class Recorder:
         self._writing = False
         self._nudged = False
         self._next_sweep = 0.0
+        self._chores_from = 0.0  # time.monotonic()
 
     async def submit(self, item: Item) -> Item:
         """Wait until the item is committed; returns it with its status. Raises ``Busy``."""
@@ -649,7 +644,7 @@ class Recorder:
         """The next batch, once there is one; none when the recorder is closed and done."""
         tidy = False
         while True:
-            due = _next_chore()
+            due = self._next_chore()
             with self._wake:
                 self._wake.wait_for(self._called, due if due is not None or tidy else IDLE)
                 nudged, self._nudged = self._nudged, False
@@ -671,19 +666,27 @@ class Recorder:
         self._writing = bool(taken)
         return taken
 
-    @staticmethod
-    def _do_chores(*, at_once: bool = False) -> None:
-        for chore in CHORES:
-            due = chore.due(time.monotonic())
-            while due is not None and (at_once or due <= 0):
-                try:
+    def _next_chore(self) -> float | None:
+        """Seconds until the next chore; None while there is none."""
+        now = time.monotonic()
+        dues = [due for chore in CHORES if (due := chore.due(now)) is not None]
+        return max(min(dues), self._chores_from - now) if dues else None
+
+    def _do_chores(self, *, at_once: bool = False) -> None:
+        if not at_once and time.monotonic() < self._chores_from:
+            return
+        try:
+            for chore in CHORES:
+                while (due := chore.due(time.monotonic())) is not None and (at_once or due <= 0):
                     _connected()
                     chore.run()
-                except (OperationalError, InterfaceError) as error:
-                    logger.warning("a chore waits for the database: %s", error)
-                    connection.close()
-                    break
-                due = chore.due(time.monotonic())
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("what waits beside the batches could not be written: %s", error)
+            connection.close()
+            self._chores_from = time.monotonic() + AFTER_FAILURE
+        except Exception:  # the thread must go on for those who wait for its answers
+            logger.exception("what waits beside the batches could not be written")
+            self._chores_from = time.monotonic() + AFTER_FAILURE
 
     @staticmethod
     def _tidy() -> None:

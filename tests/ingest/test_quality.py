@@ -1,5 +1,7 @@
 """Data quality: what a batch says of its locations, and the answers that are counted."""
 
+import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -8,12 +10,12 @@ from django.db import DatabaseError, OperationalError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest import quality
+from ingest import quality, record
 from ingest.ids import ids
 from ingest.models import AnswerHour, Event, Horizon, QualityHour, RecentSignatures
 from ingest.normalize import NormalizedEvent
 from ingest.quality import COLUMNS, LAG_EDGES, LATE_AFTER, Answers, Tally, lag_position
-from ingest.record import Item, write_batch
+from ingest.record import Item, Recorder, write_batch
 from ingest.retention import horizon
 from ingest.statements import statements
 from ingest.vocabulary import ENGAGEMENT, EventKind
@@ -242,3 +244,69 @@ def test_every_answer_fits_its_column() -> None:
     assert {answer.code for answer in quality.ANSWERS.values()} == {
         200, 400, 401, 404, 405, 413, 429,
     }  # fmt: skip
+
+
+# --- The recorder's chores ------------------------------------------------------------------
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> Iterator[Recorder]:
+    """A recorder whose only chore are these answers."""
+    monkeypatch.setattr(record, "CHORES", (answers,))
+    made = Recorder()
+    yield made
+    made.close()
+    assert made.drain(10)
+
+
+def wait_for(found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not found() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert found()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_nudge_is_enough_to_have_answers_written(recorder: Recorder, answers: Answers) -> None:
+    for _ in range(3):
+        if answers.count("no signature"):
+            recorder.nudge()
+        wait_for(lambda: answers.due(0) is None)
+    recorder.close()
+    assert recorder.drain(10)
+    assert kept_answers() == {(0, "no signature"): 3}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_closing_writes_what_was_counted_last(recorder: Recorder, answers: Answers) -> None:
+    answers.count("stored")
+    recorder.nudge()
+    wait_for(lambda: answers.due(0) is None)
+    answers.count("busy")
+    recorder.close()
+    assert recorder.drain(10)
+    assert kept_answers() == {(0, "stored"): 1, (0, "busy"): 1}
+
+
+@pytest.mark.parametrize("error", [OperationalError("gone"), ValueError("a bug")])
+def test_a_chore_that_fails_is_tried_again_later(
+    recorder: Recorder, answers: Answers, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    answers.count("stored")
+    with monkeypatch.context() as patched:
+        patched.setattr(record, "_connected", fail)
+        assert recorder._next_chore() == 0
+        recorder._do_chores()
+    wait = recorder._next_chore()
+    assert wait is not None
+    assert wait > 0
+    recorder._do_chores()  # too early: it would need the database, which this test has not
+    assert not answers.count("stored")
