@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -14,27 +13,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest import counting, record
-from ingest.counted import ids_in
 from ingest.counted_values import decisions
 from ingest.models import (
     Delivery,
     Event,
-    EventHour,
     Horizon,
     HourlyCount,
     KeptWebhook,
     Location,
     LocationHour,
-    Reason,
-    ReasonHour,
-    ReasonProvider,
     Value,
 )
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood
 from ingest.record import Busy, Item, Recorder, write_batch, write_safely
 from ingest.retention import horizon
-from ingest.vocabulary import FLEET_LOCATION, MEASURES, Category, Dimension
+from ingest.vocabulary import Category, Dimension
 from tests.ingest.events import START, event, named_events
+from tests.ingest.tables import tables
 
 NOW = START + 3_600_000_000
 
@@ -54,62 +49,6 @@ def write(*results: NormalizedEvent | AppEvent | NotUnderstood) -> list[str]:
     items = [item(result) for result in results]
     write_batch(items, now=NOW)
     return [each.status for each in items]
-
-
-def tables() -> list[Any]:
-    """Everything that must not depend on order, without the ids that do."""
-    texts: dict[int | None, str] = dict(Value.objects.values_list("id", "text"))
-    reasons: dict[int | None, str] = dict(Reason.objects.values_list("id", "text")) | {None: ""}
-    refs = {**dict(Location.objects.values_list("id", "ref")), FLEET_LOCATION: "(fleet)"}
-    return [
-        {_delivery(row, refs, texts, reasons) for row in Delivery.objects.all()},
-        _counters(LocationHour, refs, texts, reasons),
-        _counters(HourlyCount, refs, texts, reasons),
-        _counters(EventHour, refs, texts, reasons),
-        _counters(ReasonHour, refs, texts, reasons),
-        {
-            (reasons[row.reason_id], texts[row.provider_id], row.first_at, row.last_at)
-            for row in ReasonProvider.objects.all()
-        },
-        {
-            (refs[row.location_id], bytes(row.key), row.kind, row.occurred_at, row.category,
-             row.bounce_class, reasons[row.reason_id], texts[row.provider_id])
-            for row in Event.objects.all()
-        },
-    ]  # fmt: skip
-
-
-_DIMENSIONS = ("campaign", "step", "provider", "domain", "sending_domain", "ip", "pool", "mx")
-
-
-def _delivery(row: Delivery, refs: Any, texts: Any, reasons: Any) -> tuple[Any, ...]:
-    way = re.compile(r"([ad][ipm])(\d+)")
-    ways = way.sub(lambda found: found[1] + texts[int(found[2])], row.ways)
-    return (
-        refs[row.location_id], row.message_id, row.recipient, row.sent_at, row.outcome, row.flags,
-        row.bounce_class, row.category, row.code, reasons[row.reason_id], row.facts,
-        tuple(sorted(ways.split(","))), frozenset(texts[tag] for tag in ids_in(row.tags)),
-        *(texts[getattr(row, f"{name}_id")] for name in _DIMENSIONS),
-    )  # fmt: skip
-
-
-def _counters(model: Any, refs: Any, texts: Any, reasons: Any) -> set[tuple[Any, ...]]:
-    measures = MEASURES if model in (LocationHour, HourlyCount) else ("events",)
-    names = [field.attname for field in model._meta.concrete_fields if field.name not in measures]
-    rows = set()
-    for row in model.objects.all():
-        key = {name: getattr(row, name) for name in names}
-        counts = tuple(getattr(row, name) for name in measures)
-        if not any(counts):
-            continue
-        key["location_id"] = refs[key["location_id"]]
-        for name in ("provider_id", "pool_id", "value_id"):
-            if name in key and key.get("dimension") != Dimension.CATEGORY:
-                key[name] = texts[key[name]]
-        if "reason_id" in key:
-            key["reason_id"] = reasons[key["reason_id"]]
-        rows.add((*key.values(), *counts))
-    return rows
 
 
 def counts_by(dimension: Dimension, *measures: str) -> dict[str, tuple[int, ...]]:
