@@ -9,9 +9,9 @@ import importlib
 import math
 import re
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -201,40 +201,51 @@ class _Said(NamedTuple):
 class _Finder:
     """The first of some rules that holds.
 
-    A rule's pattern is tried only on words in which three letters are found that every match
-    has: of some two hundred rules a handful is left.
+    A pattern's alternatives are searched one by one, and only in words that hold a string that
+    the alternative cannot match without: of two thousand a handful is left.
     """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self._compiled = [_Compiled(rule) for rule in rules]
-        self._always: set[int] = set()
-        self._by_gram: dict[str, list[int]] = defaultdict(list)
-        for number, compiled in enumerate(self._compiled):
-            if not compiled.needles:
-                self._always.add(number)
-            for gram in {needle[:_GRAM] for needle in compiled.needles}:
-                self._by_gram[gram].append(number)
+        self._tries = [
+            _Try(rule, alternative, excluded)
+            for rule in rules
+            for excluded in [[_Pattern(text) for text in _alternatives(rule.not_text)]]
+            for alternative in _alternatives(rule.text) or [""]
+        ]
+        self._always = {n for n, entry in enumerate(self._tries) if not entry.needles}
+        self._by_gram: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        common = Counter(gram for entry in self._tries for n in entry.needles for gram in _grams(n))
+        for number, entry in enumerate(self._tries):
+            for needle in entry.needles:
+                rarest = min(_grams(needle), key=common.__getitem__)
+                self._by_gram[rarest].append((needle, number))
 
     def first(self, said: _Said) -> Rule | None:
         words = said.words
         numbers = set(self._always)
-        grams = {words[at : at + _GRAM] for at in range(len(words) - _GRAM + 1)}
-        for gram in grams & self._by_gram.keys():
-            numbers.update(self._by_gram[gram])
+        for gram in _grams(words) & self._by_gram.keys():
+            for needle, number in self._by_gram[gram]:
+                if needle in words:
+                    numbers.add(number)
         for number in sorted(numbers):
-            if self._compiled[number].holds(said):
-                return self._compiled[number].rule
+            if self._tries[number].holds(said):
+                return self._tries[number].rule
         return None
 
 
-class _Compiled:
-    """A rule with its patterns ready to be searched with."""
+def _grams(text: str) -> set[str]:
+    """Every three letters in a row."""
+    return {text[at : at + _GRAM] for at in range(len(text) - _GRAM + 1)}
 
-    def __init__(self, rule: Rule) -> None:
+
+class _Try:
+    """A rule with one alternative of its pattern."""
+
+    def __init__(self, rule: Rule, alternative: str, excluded: list["_Pattern"]) -> None:
         self.rule = rule
-        self._search = re.compile(rule.text).search if rule.text else None
-        self._not = re.compile(rule.not_text).search if rule.not_text else None
-        self.needles = _needles(_parse(rule.text)) if rule.text else frozenset()
+        self._pattern = _Pattern(alternative) if alternative else None
+        self._excluded = excluded
+        self.needles: frozenset[str] = self._pattern.needles if self._pattern else frozenset()
 
     def holds(self, said: _Said) -> bool:
         rule = self.rule
@@ -245,9 +256,30 @@ class _Compiled:
             and (not rule.enhanced or _one_of(said.enhanced, rule.enhanced))
             and (not rule.reason or said.reason in rule.reason)
             and (not rule.mx or said.mx in rule.mx)
-            and (self._search is None or self._search(said.words) is not None)
-            and (self._not is None or self._not(said.words) is None)
+            and (self._pattern is None or self._pattern.search(said.words))
+            and not any(pattern.found(said.words) for pattern in self._excluded)
         )
+
+
+class _Pattern:
+    """A pattern that is compiled when it is first searched with."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.needles: frozenset[str] = _needles(_parse(text))
+
+    def found(self, words: str) -> bool:
+        """Whether the words match, looking for what every match has first."""
+        if self.needles and not any(needle in words for needle in self.needles):
+            return False
+        return self.search(words)
+
+    def search(self, words: str) -> bool:
+        return self._compiled.search(words) is not None
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self._text)
 
 
 def _one_of(enhanced: str, wanted: tuple[str, ...]) -> bool:
@@ -258,10 +290,27 @@ def _one_of(enhanced: str, wanted: tuple[str, ...]) -> bool:
 
 _sre: Any = importlib.import_module("re._parser")  # the standard library's own reader of patterns
 _GRAM = 3
-_MOST_WAYS = 40_000
+_MOST_WAYS = 6000
+_PUNCTUATION = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()|]")  # the inside of a class is none
 _MOST_REPEATS = 120
 
 
+def _alternatives(pattern: str) -> list[str]:
+    """A pattern cut at each | that stands in no group; none for an empty one."""
+    found, depth, start = [], 0, 0
+    for piece in _PUNCTUATION.finditer(pattern):
+        match piece[0]:
+            case "(":
+                depth += 1
+            case ")":
+                depth -= 1
+            case "|" if not depth:
+                found.append(pattern[start : piece.start()])
+                start = piece.end()
+    return [*found, pattern[start:]] if pattern else []
+
+
+@lru_cache(maxsize=4096)
 def _parse(pattern: str) -> Any:
     return _sre.parse(pattern)
 
@@ -298,22 +347,37 @@ def _inner_needles(operation: Any, argument: Any) -> frozenset[str]:
     return frozenset()
 
 
+def ways(rule: Rule) -> int:
+    """In how many ways a rule's patterns can be tried at one place of a text, at most.
+
+    What a search takes is bounded by this times the length of the text. Raises ``RuleError``
+    for patterns with no such bound, and for those that are none.
+    """
+    return max(
+        (
+            _ways_of_pattern(rule.id, pattern)
+            for text in (rule.text, rule.not_text)
+            for pattern in _alternatives(text)
+        ),
+        default=0,
+    )
+
+
 def _check(rule: Rule) -> None:
-    """Raise ``RuleError`` for patterns that could take long, or never match."""
-    for pattern in filter(None, (rule.text, rule.not_text)):
-        try:
-            tree = _parse(pattern)
-        except re.error as error:
-            raise RuleError(f"Rule {rule.id!r}: {pattern!r} is no pattern: {error}.") from None
-        try:
-            ways = _ways(tree)
-        except RuleError as error:
-            raise RuleError(f"Rule {rule.id!r}: {pattern!r} {error}.") from None
-        if ways > _MOST_WAYS:
-            raise RuleError(
-                f"Rule {rule.id!r}: {pattern!r} may take long: at one place it can be tried in"
-                f" {ways:,} ways, more than {_MOST_WAYS:,}."
-            )
+    if ways(rule) > _MOST_WAYS:
+        raise RuleError(
+            f"Rule {rule.id!r}: its pattern may take long: it can be tried in {ways(rule):,} ways"
+            f" at one place of a text, more than {_MOST_WAYS:,}; use shorter gaps, or fewer."
+        )
+
+
+def _ways_of_pattern(rule: str, pattern: str) -> int:
+    try:
+        return _ways(_parse(pattern))
+    except re.error as error:
+        raise RuleError(f"Rule {rule!r}: {pattern!r} is no pattern: {error}.") from None
+    except RuleError as error:
+        raise RuleError(f"Rule {rule!r}: {pattern!r} {error}.") from None
 
 
 def _ways(tree: Any) -> int:

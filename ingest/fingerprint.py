@@ -167,6 +167,9 @@ def _list_or(placeholder: str, lower: str) -> str:
 def _number_or_id(core: str) -> str:
     if not any(map(str.isdigit, core)):
         return core.replace("_", " ")
+    word, dot, _ = core.partition(".")
+    if dot and len(word) > 5 and word.isalpha():
+        return f"{word}.{ID}"  # "mcspamsignature.sa.9.0"
     return NUMBER if not re.search("[A-Za-z]{3}", core) and core[0].isdigit() else ID
 
 
