@@ -117,6 +117,7 @@ _SHORT = {
     "attempts": "a",
     "attempt_count": "n",
     "assigned": "as",
+    "deferral": "y",
 }
 
 
@@ -136,6 +137,7 @@ class Facts(msgspec.Struct, omit_defaults=True, rename=_SHORT):
     provider: Witnessed = (0, 0, 0, "", "")
     sending_domain: Witnessed = (0, 0, 0, "", "")
     failure: Failure | None = None
+    deferral: Failure | None = None  # the last temporary failure, where another kind decides
     deferral_categories: list[int] = []  # sorted
     attempts: list[Attempt] = []  # sorted
     attempt_count: int = 0
@@ -212,12 +214,21 @@ def _absorb_failure(facts: Facts, event: NormalizedEvent, why: Why) -> None:
         marks=why.marks,
         reason=why.reason,
     )
-    facts.failure = failure if facts.failure is None else max(facts.failure, failure)
+    _decide(facts, failure)
     if event.kind == EventKind.BOUNCED:
         facts.last_bounced = max(facts.last_bounced, event.occurred_at)
         facts.delayed_bounce |= event.delayed_bounce
     elif event.kind == EventKind.DEFERRED and why.category not in facts.deferral_categories:
         facts.deferral_categories = sorted([*facts.deferral_categories, why.category])
+
+
+def _decide(facts: Facts, failure: Failure) -> None:
+    """The greatest failure decides; below a final one, the last temporary one is kept too."""
+    known = [each for each in (facts.failure, facts.deferral, failure) if each is not None]
+    facts.failure = max(known)
+    temporary = [each for each in known if each.rank == _DECISIVENESS[EventKind.DEFERRED]]
+    if temporary and facts.failure.rank > temporary[0].rank:
+        facts.deferral = max(temporary)
 
 
 def _absorb_attempt(facts: Facts, event: NormalizedEvent) -> None:
@@ -334,8 +345,19 @@ def _final_refusal(facts: Facts, outcome: Outcome) -> tuple[int, int]:
     """Category and class of the decisive failure: a person's word stands above the rules'."""
     if facts.assigned and outcome is Outcome.BOUNCED:
         return facts.assigned, int(class_of(Category(facts.assigned)))
-    assert facts.failure is not None  # noqa: S101 - who asks knows
-    return facts.failure.category, facts.failure.bounce_class
+    failure = facts.failure
+    assert failure is not None  # noqa: S101 - who asks knows
+    if facts.deferral is not None and _says_nothing(failure):
+        return facts.deferral.category, int(class_of(Category(facts.deferral.category)))
+    return failure.category, failure.bounce_class
+
+
+def _says_nothing(failure: Failure) -> bool:
+    """Given up without a word of why: the last temporary failure tells."""
+    return bool(failure.marks & GIVEN_UP) and failure.category in _TOLD_BY_NOBODY
+
+
+_TOLD_BY_NOBODY = (Category.CONNECTION, Category.UNCLASSIFIED)
 
 
 def _outcome(facts: Facts) -> Outcome:
@@ -408,7 +430,9 @@ def _block_flags(facts: Facts, category: int) -> int:
     if failure is None or failure.rank != _DECIDED_BY[Outcome.BOUNCED]:
         return 0
     flags = _EXPIRED if failure.marks & GIVEN_UP else 0
-    marks = _MARKS_OF.get(Category(category), 0) if facts.assigned else failure.marks
+    marks = failure.marks
+    if facts.assigned or category != failure.category:
+        marks = _MARKS_OF.get(Category(category), 0)
     if marks & MAY_BLOCK:
         flags |= _BLOCK_HIGH
         if marks & SURELY_BLOCK and providers.counts_blocks(facts.provider[4]):

@@ -1,15 +1,17 @@
 """The fold: whatever the order, the same facts; and the rules of outcomes, flags and counts."""
 
+import json
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.classify import classify
-from ingest.fold import SENT, Facts, absorb, contribution, dump_facts, judge, load_facts
+from ingest.fold import SENT, Facts, absorb, contribution, dump_facts, judge, load_facts, why_of
 from ingest.normalize import NormalizedEvent
-from ingest.vocabulary import MEASURES, BounceClass, Flag, Outcome
+from ingest.vocabulary import MEASURES, BounceClass, Category, Dimension, Flag, Outcome
 from tests.ingest.events import START, event, lives
 
 
@@ -228,3 +230,101 @@ def test_contribution_is_defined_for_every_combination() -> None:
         counted = contribution(outcome, 0, bounce_class)
         assert len(counted) == len(MEASURES)
         assert set(counted) <= {0, 1}
+
+
+FAILED = {"code": 421, "message": "too many connections from your host"}
+
+
+def test_a_message_given_up_takes_the_category_of_the_last_reply() -> None:
+    full = {"code": 452, "message": "4.2.2 mailbox full"}
+    old = {"code": 602, "reason": "old", "message": "Too old"}
+    standing = judge(
+        fold(event("deferred", 1, detail=FAILED), event("deferred", 2, detail=full),
+             event("bounced", 9, detail=old))
+    )  # fmt: skip
+    assert (standing.category, standing.bounce_class) == (Category.MAILBOX_FULL, BounceClass.SOFT)
+    assert standing.flags & Flag.EXPIRED
+    assert set(standing.deferral_categories) == {Category.MAILBOX_FULL, Category.RATE_LIMITED}
+
+
+def test_a_message_given_up_with_a_word_of_why_keeps_it() -> None:
+    told = {"code": 602, "reason": "old", "message": "452 4.2.2 mailbox full"}
+    standing = judge(fold(event("deferred", 1, detail=FAILED), event("bounced", 9, detail=told)))
+    assert standing.category == Category.MAILBOX_FULL
+
+
+def test_a_category_given_by_hand_stands_above_the_rules() -> None:
+    facts = fold(event("bounced", detail={"code": 550, "message": "user unknown"}))
+    facts.assigned = Category.POLICY
+    standing = judge(load_facts(dump_facts(facts)))
+    assert (standing.category, standing.bounce_class) == (Category.POLICY, BounceClass.BLOCK)
+    assert standing.flags & Flag.BLOCK_HIGH
+
+
+def test_complaints_are_visible_where_the_provider_reports_them() -> None:
+    at_yahoo: dict[str, Any] = {"provider": "Yahoo", "provider_rank": 2}
+    at_gmail: dict[str, Any] = {"provider": "Gmail", "provider_rank": 2}
+    assert "visible" in flags_of(event("delivered", **at_yahoo))
+    assert "visible" not in flags_of(event("delivered", **at_gmail))
+    complained = flags_of(event("delivered", **at_yahoo), event("complained", 60))
+    assert {"visible", "visible_complained", "complained"} <= complained
+
+
+LISTED = {"code": 550, "message": "5.7.1 service unavailable, client host blocked using spamhaus"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "detail", "expected"),
+    [
+        ("Gmail", LISTED, {"block_low", "block_high"}),
+        ("Some Host", LISTED, {"block_high"}),
+        ("Gmail", {"code": 550, "message": "5.1.1 no such user"}, set()),
+        ("Outlook", {"code": 550, "reason": "espblock"}, {"block_low", "block_high"}),
+    ],
+)
+def test_what_highlevel_counts_as_a_block(
+    provider: str, detail: dict[str, object], expected: set[str]
+) -> None:
+    bounced = event("bounced", detail=detail, provider=provider, provider_rank=2)
+    assert flags_of(bounced) & {"block_low", "block_high"} == expected
+
+
+def test_mail_in_flight_may_count_as_blocked_until_it_is_delivered() -> None:
+    deferred = event("deferred", detail=LISTED | {"code": 451}, provider="Gmail", provider_rank=2)
+    assert "block_high" in flags_of(deferred)
+    assert "block_low" not in flags_of(deferred)
+    assert "block_high" not in flags_of(deferred, event("delivered", 60))
+
+
+def test_the_ways_of_several_attempts() -> None:
+    first = {"ip": "192.0.2.1", "pool": "a", "mx": "mx1.example.net"}
+    second = {"ip": "192.0.2.2", "pool": "a", "mx": "mx1.example.net"}
+    ways = judge(
+        fold(event("deferred", 1, detail=first), event("delivered", 2, detail=second))
+    ).ways
+    assert (ways.ip, ways.pool, ways.mx) == ("192.0.2.2", "a", "mx1.example.net")
+    assert ways.tried == ((Dimension.IP, "192.0.2.1"),)
+    assert ways.deferred == ((Dimension.IP, "192.0.2.1"),)
+
+
+def test_a_final_failure_without_a_way_is_that_of_the_last_attempt_that_says() -> None:
+    ways = judge(fold(event("delivered", 1, detail={"ip": "192.0.2.1"}), event("bounced", 99))).ways
+    assert ways.ip == "192.0.2.1"
+    assert ways.tried == ways.deferred == ()
+
+
+def test_the_reason_is_that_of_the_final_failure_or_of_the_last_in_flight() -> None:
+    deferred = event("deferred", 1, detail=FAILED)
+    bounced = event("bounced", 2, detail={"code": 550, "message": "5.1.1 no such user"})
+    assert judge(fold(deferred)).reason == why_of(deferred).reason != ""
+    assert judge(fold(deferred, bounced)).reason == why_of(bounced).reason
+    assert judge(fold(deferred, event("delivered", 9))).reason == ""
+
+
+@given(life=lives())
+def test_facts_written_by_an_older_version_are_still_read(life: list[NormalizedEvent]) -> None:
+    stored = json.loads(dump_facts(fold(*life)))
+    stored["a"] = [attempt[:4] for attempt in stored.get("a", [])]
+    if "x" in stored:
+        stored["x"] = stored["x"][:7]
+    assert judge(load_facts(json.dumps(stored))).outcome == judge(fold(*life)).outcome
