@@ -1,23 +1,54 @@
-"""The JSON API's rates."""
+"""The JSON API's rates, and what changed them."""
 
 from django.http import HttpRequest, HttpResponse
 
 from dashboard import rate_tables
 from dashboard.access import Rights
 from dashboard.api import ROWS_LIMIT, Json, api_view, asked, number
+from dashboard.bounded import bounded_reads
+from dashboard.changed import CHANGED_BY, changed
+from dashboard.filters import FilterError
+
+LONGEST = 10.0  # seconds that one statement may take: a month of the whole fleet by domain
 
 
 @api_view
 def rates(request: HttpRequest, rights: Rights) -> HttpResponse:
-    """``/api/rates/?by=…``: counts and rates, in all and by location, campaign, tag and others."""
-    filter, own = asked(request, "by", "limit", "sort", default_range="24h")
-    table = rate_tables.rates(
-        filter,
-        rights,
-        by=own.get("by", "location"),
-        limit=number(own, "limit", default=ROWS_LIMIT, low=1, high=rate_tables.MAX_ROWS),
-        sort=own.get("sort", ""),
-        judge=True,
-        now=filter.now,
-    )
+    """``/api/rates/?by=…``: counts and rates, in all and by location, campaign, tag and others.
+
+    ``sort=risk`` puts the riskiest locations first; ``compare=previous|week`` adds to each row what
+    it had ``before``, at the same age.
+    """
+    filter, own = asked(request, "by", "limit", "sort", "compare", default_range="24h")
+    limit = number(own, "limit", default=ROWS_LIMIT, low=1, high=rate_tables.MAX_ROWS)
+    with bounded_reads(LONGEST):
+        table = rate_tables.rates(
+            filter,
+            rights,
+            by=own.get("by", "location"),
+            limit=limit,
+            sort=own.get("sort", ""),
+            judge=filter.clock != "event",
+            compare=own.get("compare", ""),
+            now=filter.now,
+        )
     return Json(table.as_json())
+
+
+@api_view
+def changes(request: HttpRequest, rights: Rights) -> HttpResponse:
+    """``/api/changes/?measure=…&by=…&compare=…``: which parts moved a rate, and by how much."""
+    filter, own = asked(request, "measure", "by", "compare", default_range="24h")
+    if "measure" not in own:
+        raise FilterError("Say which rate: measure=hard_bounce_rate, for one.")
+    by = [own["by"]] if "by" in own else CHANGED_BY
+    with bounded_reads(LONGEST):
+        found = changed(
+            filter,
+            rights,
+            measure=own["measure"],
+            by=by,
+            compare=own.get("compare", "previous"),
+            now=filter.now,
+        )
+    return Json(found.as_json())

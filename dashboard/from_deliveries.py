@@ -41,14 +41,19 @@ _NO_TAGS = (0,)  # stands for the empty tag's id
 def count_deliveries(question: Question, spans: Sequence[Span], tally: Tally) -> None:
     """Add the deliveries that were sent in any of these spans."""
     if spans:
-        _Count(question).add(spans, tally)
+        DeliveryCount(question).add(spans, tally)
 
 
-class _Count:
-    """One question on its way through the deliveries."""
+class DeliveryCount:
+    """One question on its way through the deliveries.
 
-    def __init__(self, question: Question) -> None:
+    ``words_apart``: what the filter says of how mail ended is told from the columns, not asked of
+    the database.
+    """
+
+    def __init__(self, question: Question, *, words_apart: bool = False) -> None:
         self.question = question
+        self.words_apart = words_apart or self.looks_at_attempts
         self.filter, self.by = question.filter, question.by
         self.dimension = DIMENSIONS.get(self.by)
 
@@ -70,12 +75,12 @@ class _Count:
     @property
     def looks_at_attempts(self) -> bool:
         """Whether what counts depends on the attempt that it is looked at from."""
-        return self.by in ATTEMPTS or bool(self.filter.names & ATTEMPTS.keys())
+        return self.question.by in ATTEMPTS or bool(self.question.filter.names & ATTEMPTS.keys())
 
     def deliveries(self, spans: Sequence[Span]) -> QuerySet[Delivery]:
         """What may count anything."""
         left_out = set()
-        if self.looks_at_attempts:
+        if self.words_apart:
             left_out |= {(name, excluded) for name in _WORDS for excluded in (False, True)}
             left_out |= {(name, True) for name in _REFUSALS}
         if self.categories is not None:
@@ -97,7 +102,8 @@ class _Count:
         wanted: list[str] = []
         if self.looks_at_attempts:
             wanted += [f"{name}_id" for name in ATTEMPTS] + ["ways"]
-            wanted += ["code", "reason_id"] if self.excludes_refusals else []
+        if self.excludes_refusals:
+            wanted += ["code", "reason_id", "category"]
         if self.looks_at_attempts or self.categories is not None or self.splits_categories:
             wanted += ["category", "ways"]
         return tuple(dict.fromkeys(wanted))
@@ -105,7 +111,7 @@ class _Count:
     @cached_property
     def excludes_refusals(self) -> dict[str, frozenset[int]]:
         """Excluded codes, categories and reasons as the columns hold them, 0 for none."""
-        if not self.looks_at_attempts:
+        if not self.words_apart:
             return {}
         found = {name: self.filter.values(name, excluded=True) for name in _REFUSALS}
         return {
@@ -121,7 +127,7 @@ class _Count:
             if (wanted := self.filter.values(name))
         )
         words = Words()
-        if self.looks_at_attempts:
+        if self.words_apart:
             words = Words.of(self._values(excluded=False), self._values(excluded=True))
         return Sight(words, attempts, self.categories)
 
@@ -131,14 +137,23 @@ class _Count:
 
     # - Counting
 
+    @cached_property
+    def row_columns(self) -> tuple[str, ...]:
+        """What ``add_group`` needs to know of deliveries that are alike."""
+        place = ("location_id",) if self.capped else ()
+        return ("key", *_BASE, *self.columns, *place)
+
+    @property
+    def key(self) -> Any:
+        """The column (or expression) that is their key."""
+        return _key(self.by)
+
     def add(self, spans: Sequence[Span], tally: Tally) -> None:
         """Add what was sent in the spans."""
-        place = ("location_id",) if self.capped else ()
-        columns = ("key", *_BASE, *self.columns, *place)
-        grouped = self.deliveries(spans).order_by().values_list(_key(self.by), *columns[1:])
-        for row in grouped.annotate(n=Count("pk")):
-            known = dict(zip(columns, row, strict=False))
-            self._add_group(tally, known, self._alike(known), row[-1])
+        columns = self.row_columns
+        grouped = self.deliveries(spans).order_by().values_list(self.key, *columns[1:])
+        for *row, n in grouped.annotate(n=Count("pk")):
+            self.add_group(tally, dict(zip(columns, row, strict=True)), n)
 
     def _alike(self, known: dict[str, Any]) -> Alike:
         alike = {name: known[name] for name in (*_BASE, "category", "ways") if name in known}
@@ -149,7 +164,9 @@ class _Count:
         )
         return Alike(**alike, refused=refused)
 
-    def _add_group(self, tally: Tally, known: dict[str, Any], alike: Alike, n: int) -> None:
+    def add_group(self, tally: Tally, known: dict[str, Any], n: int) -> None:
+        """Add deliveries that are alike."""
+        alike = self._alike(known)
         whole = self.sight.measures(alike)
         add_at(tally.total, whole, n)
         place = self.capped.get(known.get("location_id", 0))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from dashboard.filters import Filter, Term
 from dashboard.spans import clipped, span_of
-from dashboard.tallies import BY_TIME, REST_KEY
+from dashboard.tallies import ATTEMPTS, BY_TIME, REST_KEY
 
 _SENT = ("delivered", "bounced", "deferred", "accepted")
 
@@ -55,7 +55,7 @@ def list_filter(filter: Filter, by: str, key: str, count: str) -> Filter | None:
     row = _row(filter, by, key) if key else filter
     name, words = LISTED_BY[count]
     kept = _both(name, row.values(name), words)
-    if not kept:
+    if not kept or (count == "moved" and not any(row.values(name) for name in ATTEMPTS)):
         return None
     others = {term for term in row.terms if term.name != name or term.excluded}
     return replace(row, terms=tuple(sorted(others | {Term(name, word) for word in kept})))

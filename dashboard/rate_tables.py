@@ -7,17 +7,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from dashboard.access import Rights
+from dashboard.comparison import Earlier, earlier
 from dashboard.dispersions import TOTAL, dispersions
 from dashboard.filters import Filter, FilterError
-from dashboard.from_counters import can_count, count_hours
-from dashboard.from_deliveries import count_deliveries
 from dashboard.queries import UNNAMED, names_of
 from dashboard.rates import SORTS, Counts, in_order, summed
 from dashboard.riskiest import Judgement, Judges, judged_whole
-from dashboard.spans import Span, key_of, moment_of, whole_hours
+from dashboard.sources import complete_from, count
+from dashboard.spans import key_of
 from dashboard.tallies import BY, BY_TIME, OVERLAPPING, PLACES, REST_KEY, Question, Tally
 from ingest.models import Location
-from ingest.retention import horizon
 from ingest.vocabulary import NONE_KEY, Category
 
 RISK = "risk"
@@ -69,6 +68,7 @@ class RatesTable:
     end: datetime | None
     clock: str = "sent"
     complete_from: datetime | None = None
+    compared: Earlier | None = None
 
     @property
     def total(self) -> Counts:
@@ -85,6 +85,7 @@ class RatesTable:
             "complete_from": _iso(self.complete_from),
             "clock": self.clock,
             "overlap": self.overlap,
+            **({"compared": self.compared.as_json()} if self.compared else {}),
             "total": self.whole.as_json(None, None),
             "rows": [row.as_json(whole, before) for row in self.rows],
         }
@@ -102,6 +103,7 @@ def rates(
     limit: int = 50,
     sort: str = "",
     judge: bool = False,
+    compare: str = "",
     now: datetime,
 ) -> RatesTable:
     """Counts and rates of the deliveries that match and may be seen, grouped.
@@ -110,8 +112,10 @@ def rates(
     deliveries: the two are equal. ``sort`` is a count, a rate or ``key``, ``-`` in front for the
     greatest first, or for locations ``risk``: the riskiest first; without it the most mail comes
     first, hours and days in their order. What is past ``limit`` is added up in a last row
-    ``(rest)``. ``judge`` adds judgements to the total and to locations. Raises ``FilterError`` for
-    what cannot be asked, ``Http404`` for a location that may not be seen.
+    ``(rest)``. ``judge`` adds judgements to the total and to locations, ``compare`` what the period
+    before ("previous") or a week before ("week") had counted when it was as old.
+    Raises ``FilterError`` for what cannot be asked, ``Http404`` for a location that may not be
+    seen.
     """
     _check_asked(filter, by, limit, sort)
     filter.check_locations(rights)
@@ -129,6 +133,10 @@ def rates(
         of = judged_whole(question.locations, whole.counts, whole.phis, now=now)
         whole = replace(whole, judgement=of)
         rows = _judged(rows, now) if by == "location" else rows
+    before = earlier(question, compare, now=now) if compare else None
+    if before:
+        whole, rows = replace(whole, before=before.total), _compared(before, rows)
+        needed = needed + before.needed
     return RatesTable(
         by=by,
         whole=whole,
@@ -137,8 +145,20 @@ def rates(
         parts=by == "category",
         start=question.start,
         end=question.filter.end,
-        complete_from=_complete_from(needed),
+        complete_from=complete_from(needed),
+        compared=before,
     )
+
+
+def _compared(before: Earlier, rows: list[RatesRow]) -> list[RatesRow]:
+    """With what was counted before; the rest has what no other row has."""
+    if before.question.by in BY_TIME:
+        return [replace(row, before=before.of_time(row.key)) for row in rows]
+    counted = {row.key: row.counts for row in named_rows(before.question, before.tally)}
+    found = [replace(row, before=counted.pop(row.key, Counts())) for row in rows]
+    if found and found[-1].key == REST_KEY:
+        found[-1] = replace(found[-1], before=Counts() + summed(counted.values()))
+    return found
 
 
 def _check_asked(filter: Filter, by: str, limit: int, sort: str) -> None:
@@ -174,37 +194,6 @@ def _judged(rows: list[RatesRow], now: datetime) -> list[RatesRow]:
         else row
         for row in rows
     ]
-
-
-# --- Counting ------------------------------------------------------------------------------
-
-
-def count(question: Question, *, counters: bool = True) -> tuple[Tally, list[Span]]:
-    """What was counted, and the stretches of time that the deliveries were needed for.
-
-    Without ``counters`` everything comes from the deliveries: slower, and the same.
-    """
-    tally = Tally()
-    hours, spans = whole_hours(question.start, question.until)
-    if hours is not None:
-        if counters and can_count(question):
-            spans = spans + count_hours(question, hours, tally)
-        else:
-            spans = [(question.start, question.until)]
-    count_deliveries(question, spans, tally)
-    return tally, spans
-
-
-def _complete_from(needed: Iterable[Span]) -> datetime | None:
-    """Since when deliveries are kept, if any were needed from before."""
-    starts = [start for start, _ in needed]
-    if not starts:
-        return None
-    kept_from = horizon().deliveries_hour
-    if not kept_from:
-        return None
-    since = moment_of(kept_from)
-    return since if any(start is None or start < since for start in starts) else None
 
 
 # --- Rows ----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Stretches of time: whole hours since 1970 for the counters, what is left for the deliveries."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -57,6 +57,11 @@ def hour_of(moment: datetime) -> int:
 def moment_of(hour: int) -> datetime:
     """When an hour since 1970 begins."""
     return EPOCH + hour * HOUR
+
+
+def micros_of(moment: datetime) -> int:
+    """Microseconds since 1970."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def _hour_after(moment: datetime) -> int:
@@ -132,9 +137,3 @@ def clipped(span: Span, start: datetime | None, until: datetime | None) -> Span:
     begins = [moment for moment in (span[0], start) if moment]
     ends = [moment for moment in (span[1], until) if moment]
     return max(begins, default=None), min(ends, default=None)
-
-
-def shifted(spans: Iterable[Span], by: timedelta) -> Iterator[Span]:
-    """The same stretches, earlier by so much."""
-    for start, until in spans:
-        yield start and start - by, until and until - by
