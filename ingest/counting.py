@@ -203,7 +203,8 @@ def _count_deliveries(location_id: int, since: int) -> tuple[Counts, Counts]:
     """What the deliveries sent since an hour add up to, by hour and by value."""
     hours: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
     values: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
-    no_tag = Value.objects.get_or_create(dimension=Dimension.TAG, text="")[0].pk
+    untagged = Value.objects.filter(dimension=Dimension.TAG, text="")
+    no_tag = untagged.values_list("id", flat=True).first() or 0  # without it there is no mail yet
     cap = _cap(location_id)
     rows = Delivery.objects.filter(
         location_id=location_id, sent_at__gte=aware_utc(since * HOUR)

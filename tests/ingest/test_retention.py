@@ -1,20 +1,26 @@
 """Retention: what is old goes in bounded steps, the horizon first, and nothing else goes."""
 
+import random
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
-from itertools import count
+from functools import partial
+from itertools import batched, count
 from typing import Any
 
+import orjson
 import psycopg
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.models import Model
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ingest import days, retention
+from ingest import counting, days, retention
+from ingest.ids import ids
 from ingest.models import (
     AnswerHour,
     Delivery,
@@ -30,6 +36,7 @@ from ingest.models import (
     QuarantinedWebhook,
     ReasonHour,
 )
+from ingest.record import item_from_body, write_batch
 from ingest.retention import (
     HORIZON_AGE,
     MINUTES_KEPT,
@@ -634,3 +641,148 @@ def test_a_delivery_that_a_writer_holds_is_left_to_it(other: Any) -> None:
     other.rollback()
     prune()
     assert Delivery.objects.count() == 0
+
+
+# --- Beside recorders ---------------------------------------------------------------------------
+
+
+def webhook(kind: str, at: int, mail: str) -> tuple[int, bytes]:
+    """A webhook and when it was received, a few seconds after it happened; in µs."""
+    payload = {
+        "event": kind,
+        "id": f"{kind}-{at}-{mail}",
+        "timestamp": at / 1_000_000,
+        "recipient": "jane@example.org",
+        "message": {"headers": {"message-id": mail}},
+        "severity": "permanent",
+        "delivery-status": {"code": 550, "message": "user unknown"} if kind == "failed" else {},
+        "tags": ["promo"],
+    }
+    location = f"loc{len(mail) % 2}"
+    body = {"type": "LCEmailStats", "locationId": location, "webhookPayload": payload}
+    return at + 5_000_000, orjson.dumps(body)
+
+
+def send(*webhooks: tuple[int, bytes]) -> None:
+    items = [item_from_body(body, received_at=received) for received, body in webhooks]
+    write_batch(items, now=max(received for received, _ in webhooks))
+
+
+def no_differences(now: int = NOW) -> None:
+    assert list(map(str, counting.differences(now=now))) == []
+
+
+@pytest.fixture
+def _no_ids() -> Iterator[None]:
+    ids.clear()
+    yield
+    ids.clear()
+
+
+@pytest.mark.django_db
+def test_a_late_event_of_a_delivery_that_has_gone(_no_ids: None) -> None:
+    sent = NOW - 181 * DAY
+    send(webhook("delivered", sent, "m1"), webhook("delivered", NOW - DAY, "m2"))
+    assert prune()["deliveries"] == 1
+    no_differences()
+    frozen = LocationHour.objects.get(location_id=0, hour=sent // HOUR)
+    assert frozen.delivered == 1
+    # It happened while the hours were open: mail whose sending is not known any more.
+    send(webhook("opened", NOW - 2 * DAY, "m1"))
+    assert LocationHour.objects.get(location_id=0, hour=(NOW - 2 * DAY) // HOUR).orphan == 1
+    no_differences()
+    # It happened in an hour that is frozen: stored and shown, counted nowhere.
+    send(webhook("opened", NOW - 190 * DAY, "m3"), webhook("delivered", sent, "m4"))
+    assert Delivery.objects.filter(message_id__in=["m3", "m4"]).count() == 2
+    assert not LocationHour.objects.filter(hour=(NOW - 190 * DAY) // HOUR).exists()
+    frozen.refresh_from_db()
+    assert frozen.delivered == 1
+    no_differences()
+
+
+@pytest.mark.django_db
+def test_a_delivery_that_turns_out_to_be_older_leaves_its_hour(_no_ids: None) -> None:
+    prune()
+    send(webhook("opened", NOW - DAY, "m1"))
+    send(webhook("accepted", NOW - 190 * DAY, "m1"))
+    assert Delivery.objects.get().sent_at == aware_utc(NOW - 190 * DAY)
+    hours = LocationHour.objects.filter(location_id=0)
+    assert [(row.hour, row.orphan, row.sent) for row in hours] == [((NOW - DAY) // HOUR, 0, 0)]
+    no_differences()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_recorders_prune_and_recount_at_once(engine: str, settings: Any, _no_ids: None) -> None:
+    """Two months pass in seconds: mail comes, is opened weeks later, and goes after ten days."""
+    settings.EVENT_RETENTION_DAYS, settings.PAYLOAD_RETENTION_DAYS = 10, 3
+    order = random.Random(5)  # noqa: S311
+    webhooks = sorted(
+        webhook(kind, NOW + message * 6 * HOUR + delay, "m" * (message % 2) + f"{message}")
+        for message in range(240)
+        for kind, delay in [
+            (order.choice(["delivered", "failed"]), 0),
+            *[("opened", order.randint(0, 20 * DAY)) for _ in range(order.randint(0, 2))],
+        ]
+    )
+    reached, errors, done = [NOW], list[BaseException](), threading.Event()
+
+    def record_some(mine: list[tuple[int, bytes]]) -> None:
+        for batch in batched(mine, 9):
+            _again(partial(send, *batch))
+            reached[0] = max(reached[0], batch[-1][0])
+            time.sleep(0.001)
+
+    def prune_all() -> None:
+        while not done.is_set():
+            _again(lambda: prune(limit=20, now=reached[0]))
+
+    def recount() -> None:
+        while not done.is_set():
+            found = counting.differences(now=reached[0])
+            # Minutes go 48 hours after now, and now does not stand still here.
+            assert [str(each) for each in found if each.table != "minute"] == []
+            time.sleep(0.05)
+
+    def watched(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    writers = 2 if engine == "postgresql" else 1
+    jobs = [partial(record_some, webhooks[i::writers]) for i in range(writers)]
+    threads = [threading.Thread(target=watched, args=(job,)) for job in (*jobs, prune_all, recount)]
+    for thread in threads:
+        thread.start()
+    for thread in threads[:writers]:
+        thread.join()
+    done.set()
+    for thread in threads[writers:]:
+        thread.join()
+    assert errors == []
+    last = webhooks[-1][0]
+    prune(now=last)
+    no_differences(last)
+    kept = Event.objects.order_by("id")
+    assert kept[0].pk > retention.read_horizon().events_cursor
+    assert kept[0].received_at >= aware_utc(retention.read_horizon().events_hour * HOUR)
+    assert 0 < Delivery.objects.count() < 240
+    assert not kept.exclude(delivery__in=Delivery.objects.all()).exists()
+    prune(now=last + 40 * DAY)
+    assert not kept.exists()
+    assert not Delivery.objects.exists()
+    no_differences(last + 40 * DAY)
+
+
+def _again(work: Callable[[], object]) -> None:
+    """Writers may be told to try again (a deadlock, a lock time-out); recorders do so too."""
+    for _ in range(20):
+        try:
+            work()
+        except OperationalError:
+            time.sleep(0.01)
+            continue
+        return
+    raise AssertionError("twenty errors in a row")
