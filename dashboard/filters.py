@@ -215,6 +215,11 @@ class Filter:
             return self._timed(times)
         return self._of(t for t in self.terms if t.name != name or value not in (None, t.value))
 
+    def only(self, *names: str) -> Self:
+        """With the terms of these names alone, and without bounds of time."""
+        kept = tuple(term for term in self.terms if term.name in names)
+        return replace(self, terms=kept, range="", since=None, to=None)
+
     def chips(self) -> list[Chip]:
         """Its terms for showing, each with the query string without it."""
         return [
@@ -287,6 +292,30 @@ class Filter:
             for (name, excluded), values in self._grouped.items()
             for found in [self._condition(name, excluded, values, prefix, at)]
         ]
+
+    def event_conditions(self) -> list[Q]:
+        """What it asks of events, locations aside: all that match meet it, and few others do.
+
+        For the database to look among; ``matches`` has the last word.
+        """
+        conditions = [self._event_times()]
+        reasons = self.values("reason")
+        conditions += [
+            query(values, "")
+            for name, query in _OWN_QUERIES.items()
+            if reasons and (values := self.values(name))
+        ]
+        aside = {"location", "company", "reason", *(_OWN_KEYS if reasons else ())}
+        of_delivery = self.only(*self.names - aside).conditions("delivery__")
+        if of_delivery:  # events without one speak for themselves
+            conditions.append(Q(delivery=None) | _every(of_delivery))
+        return conditions
+
+    def _event_times(self) -> Q:
+        if self.clock != "sent":
+            return self.event_bounds()
+        bounds = Q(delivery__sent_at__gte=self.start) if self.start else Q()
+        return bounds & Q(delivery__sent_at__lt=self.until) if self.until else bounds
 
     def there(self) -> dict[Dimension, frozenset[int]]:
         """The attempts it asks for: ids of the values wanted of ``ip``, ``pool`` and ``mx``.
@@ -891,6 +920,16 @@ _QUERIES: dict[str, _Query] = {
     "is": _by_flag,
     "reason": _by_number("reason_id"),
     "q": _by_search,
+}
+# What an event's own columns say of the refusal that is asked for; its detail says more.
+_OWN_QUERIES: dict[str, _Query] = {
+    "reason": _by_number("reason_id"),
+    "provider": _by_value("provider"),
+    "code": _by_number("code"),
+    "category": _by_category,
+    "class": lambda values, prefix: Q(
+        bounce_class__in=[0 if v == NONE_KEY else BounceClass.from_word(v) for v in values]
+    ),
 }
 
 

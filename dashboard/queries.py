@@ -1,5 +1,6 @@
 """What is read from the tables: events, deliveries, and the minutes of the last hour."""
 
+import time
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from django.http import Http404
 
 from dashboard.access import Rights, restrict
 from dashboard.charts import Minute
+from dashboard.event_search import EventSearch
 from dashboard.filters import Filter, FilterError, class_word, flag_words
 from ingest.counted import LETTERS, read_ways
 from ingest.models import (
@@ -36,8 +38,8 @@ from ingest.vocabulary import (
     Outcome,
 )
 
-SCAN_CHUNK = 2_000
-SCAN_MOST = 20_000
+SCAN_SECONDS = 0.4  # that a page of events is looked for
+SCAN_GROWTH = 8  # times as many ids, at most, in the next stretch as in the last one
 HOUR = timedelta(hours=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -169,19 +171,17 @@ def event_rows(*, after: int, until: int | None = None, limit: int) -> list[Even
 
     Three queries, whatever the number of rows, and one when there are none.
     """
-    return _event_rows(after, until, limit, None)
+    if until is None:
+        return _select_events("e.id > %s", [after], limit=limit)
+    return _select_events("e.id > %s AND e.id <= %s", [after, until], limit=limit)
 
 
-def _event_rows(
-    after: int, until: int | None, limit: int, locations: Collection[int] | None
-) -> list[EventRow]:
-    where, params = "e.id > %s", [after]
-    if until is not None:
-        where += " AND e.id <= %s"
-        params.append(until)
-    if locations is not None:
-        where += f" AND e.location_id IN ({','.join(map(str, sorted(locations))) or 'NULL'})"
-    return _select_events(where, params, limit=limit)
+def _rows_at(cursors: Collection[int]) -> list[EventRow]:
+    if not cursors:
+        return []
+    # In the text of the statement: integers of our own, and more than a driver's parameters.
+    found = ",".join(str(int(cursor)) for cursor in cursors)
+    return _select_events(f"e.id IN ({found})", [], limit=len(cursors))
 
 
 def _select_events(where: str, params: list[int], *, limit: int) -> list[EventRow]:
@@ -434,23 +434,29 @@ class EventsPage(NamedTuple):
 def events_page(filter: Filter, rights: Rights, *, after: int, limit: int) -> EventsPage:
     """Up to ``limit`` events that match and may be seen, after a cursor, in order.
 
-    Looks at no more than ``SCAN_MOST`` events: a rare match may take several pages, some of them
-    empty. Raises ``Http404`` for a location that may not be seen.
+    Looks for no longer than ``SCAN_SECONDS`` or so: a rare match may take several pages, some of
+    them empty. Raises ``Http404`` for a location that may not be seen.
     """
     filter.check_locations(rights)
-    locations = filter.location_ids(rights)
+    newest, search = newest_cursor(), EventSearch(filter, rights)
     found: list[EventRow] = []
-    for _ in range(SCAN_MOST // SCAN_CHUNK):
-        rows = _event_rows(after, None, SCAN_CHUNK, locations)
-        for row in rows:
-            if filter.matches(row):
-                found.append(row)
-            after = row.cursor
-            if len(found) == limit:
-                return EventsPage(found, after, after < newest_cursor())
-        if len(rows) < SCAN_CHUNK:
-            return EventsPage(found, after, False)
-    return EventsPage(found, after, True)
+    width = search.first or newest
+    began = started = time.monotonic()
+    while after < newest and len(found) < limit and started - began <= SCAN_SECONDS:
+        until, wanted = min(after + width, newest), limit - len(found)
+        cursors = search.cursors(after, until, wanted)
+        found += [row for row in _rows_at(cursors) if filter.matches(row)]
+        after = cursors[-1] if len(cursors) == wanted else until
+        now = time.monotonic()
+        width = _next_width(width, spent=now - started, left=began + SCAN_SECONDS - now)
+        started = now
+    return EventsPage(found, after, after < newest)
+
+
+def _next_width(width: int, *, spent: float, left: float) -> int:
+    """How many ids to look through in the time that is left, by how long the last ones took."""
+    fitting = left / spent if spent else SCAN_GROWTH
+    return max(1, int(width * max(0, min(SCAN_GROWTH, fitting))))
 
 
 # --- Deliveries --------------------------------------------------------------------------

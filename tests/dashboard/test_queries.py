@@ -7,7 +7,7 @@ from django.db import connection
 from django.http import Http404
 from django.test.utils import CaptureQueriesContext
 
-from dashboard import queries
+from dashboard import event_search, queries
 from dashboard.access import NOTHING, Rights
 from dashboard.filters import Filter, FilterError, parse
 from ingest.models import MinuteCount, Value
@@ -208,13 +208,25 @@ def test_a_page_of_events_holds_only_what_may_be_seen() -> None:
 
 
 def test_a_rare_match_takes_several_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "SCAN_CHUNK", 2)
-    monkeypatch.setattr(queries, "SCAN_MOST", 4)
+    monkeypatch.setattr(queries, "SCAN_SECONDS", 0)
+    monkeypatch.setattr(event_search, "FIRST", 4)
     ids = [rows.event(rows.delivery(n, tags=("rare",) if n == 6 else ())).pk for n in range(8)]
-    empty = page("tag=rare")
+    empty = page("tag=rare", after=ids[0] - 1)
     assert (empty.rows, empty.cursor, empty.more) == ([], ids[3], True)
     found = page("tag=rare", after=empty.cursor)
     assert [row.cursor for row in found.rows] == [ids[6]]
+    assert (found.cursor, found.more) == (ids[7], False)
+
+
+def test_a_page_goes_on_past_what_only_the_database_took_for_a_match() -> None:
+    reason = rows.reason()
+    ids = [
+        rows.event(rows.delivery(n), reason=reason, detail=Detail(ip=f"192.0.2.{n}")).pk
+        for n in range(9)
+    ]
+    found = page(f"reason={reason.pk}&ip=192.0.2.7&ip=192.0.2.8", limit=1)
+    assert [row.cursor for row in found.rows] == [ids[7]]
+    assert (found.cursor, found.more) == (ids[7], True)
 
 
 # --- Deliveries ----------------------------------------------------------------------------
