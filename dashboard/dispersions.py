@@ -92,14 +92,15 @@ def dispersions(
     ``rows`` has the groups behind each row that is shown, by its key: ids, or quarters of hours.
     """
     whole = _phis(_gathered(question, now, _kinds(question), {}))
-    total = whole.get(TOTAL) or _priors()
+    total = whole.get(TOTAL) or priors()
     if question.names or question.by == "category":
         return {TOTAL: total} | dict.fromkeys(rows, total)
     by_row = _phis(_rows(question, rows, now))
-    return {TOTAL: total} | {key: by_row.get(key) or _priors() for key in rows}
+    return {TOTAL: total} | {key: by_row.get(key) or priors() for key in rows}
 
 
-def _priors() -> Phis:
+def priors() -> Phis:
+    """The dispersions of rates of which nothing is known."""
     return {rate: max(1.0, phi0) for rate, phi0 in PRIORS.items()}
 
 
@@ -116,7 +117,7 @@ def _phis(kinds: Iterable[Gathered]) -> dict[str, Phis]:
 
 def _complete(phis: Phis) -> Phis:
     """With priors for the rates that have no cells."""
-    known = _priors() | phis
+    known = priors() | phis
     return known | {rate: known[of] for rate, of in _SAME.items()}
 
 

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 from dashboard.access import Rights
 from dashboard.comparison import Earlier, earlier
-from dashboard.dispersions import TOTAL, dispersions
+from dashboard.dispersions import TOTAL, dispersions, priors
 from dashboard.filters import Filter, FilterError
+from dashboard.from_events import count_events
 from dashboard.queries import UNNAMED, names_of
 from dashboard.rates import SORTS, Counts, in_order, summed
 from dashboard.riskiest import Judgement, Judges, judged_whole
@@ -114,13 +115,15 @@ def rates(
     first, hours and days in their order. What is past ``limit`` is added up in a last row
     ``(rest)``. ``judge`` adds judgements to the total and to locations, ``compare`` what the period
     before ("previous") or a week before ("week") had counted when it was as old.
-    Raises ``FilterError`` for what cannot be asked, ``Http404`` for a location that may not be
-    seen.
+    ``clock=event`` counts events where they happened: see ``from_events``. Raises ``FilterError``
+    for what cannot be asked, ``Http404`` for a location that may not be seen.
     """
     _check_asked(filter, by, limit, sort)
+    _check_clock(filter, sort, compare, judge=judge)
     filter.check_locations(rights)
     question = Question(filter.at(now), rights, by)
-    tally, needed = count(question)
+    by_events = filter.clock == "event"
+    tally, needed = count_events(question) if by_events else count(question)
     whole = RatesRow(TOTAL, TOTAL, Counts(*tally.total))
     rows = named_rows(question, tally)
     if sort == RISK:
@@ -145,7 +148,8 @@ def rates(
         parts=by == "category",
         start=question.start,
         end=question.filter.end,
-        complete_from=complete_from(needed),
+        clock=filter.clock or "sent",
+        complete_from=complete_from(needed, of_events=by_events),
         compared=before,
     )
 
@@ -172,15 +176,22 @@ def _check_asked(filter: Filter, by: str, limit: int, sort: str) -> None:
         raise FilterError(f"limit is a number from 1 to {MAX_ROWS:,}.")
     if "q" in filter.names:
         raise FilterError("q searches deliveries and events; rates cannot be asked with it.")
-    if filter.clock == "event":
-        raise FilterError("clock=event is not available yet for deliveries and rates.")
+
+
+def _check_clock(filter: Filter, sort: str, compare: str, *, judge: bool) -> None:
+    if filter.clock == "event" and (sort == RISK or compare or judge):
+        raise FilterError("Risks and comparisons go by the time of sending: leave out clock=event.")
 
 
 def _widened(
     question: Question, whole: RatesRow, rows: list[RatesRow], now: datetime
 ) -> tuple[RatesRow, list[RatesRow]]:
     """With the dispersions of the total and of the rows; the rest has that of the total."""
-    phis = dispersions(question, {row.key: row.groups for row in rows if row.groups}, now)
+    groups = {row.key: row.groups for row in rows if row.groups}
+    if question.filter.clock == "event":
+        phis = {TOTAL: priors()}
+    else:
+        phis = dispersions(question, groups, now)
     widened = [replace(row, phis=phis.get(row.key, phis[TOTAL])) for row in rows]
     return replace(whole, phis=phis[TOTAL]), widened
 

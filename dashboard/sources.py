@@ -26,13 +26,13 @@ def count(question: Question, *, counters: bool = True) -> tuple[Tally, list[Spa
     return tally, spans
 
 
-def complete_from(needed: Iterable[Span]) -> datetime | None:
-    """Since when deliveries are kept, if any were needed from before."""
+def complete_from(needed: Iterable[Span], *, of_events: bool = False) -> datetime | None:
+    """Since when deliveries (or events) are kept, if any were needed from before."""
     starts = [start for start, _ in needed]
     if not starts:
         return None
-    kept_from = horizon().deliveries_hour
-    if not kept_from:
-        return None
+    kept = horizon()
+    kept_from = kept.events_hour if of_events else kept.deliveries_hour
     since = moment_of(kept_from)
-    return since if any(start is None or start < since for start in starts) else None
+    before = any(start is None or start < since for start in starts)
+    return since if kept_from and before else None

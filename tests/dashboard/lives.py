@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Any
 
 from ingest import record
@@ -44,8 +45,15 @@ def _life(chance: random.Random, number: int, days: int) -> list[NormalizedEvent
         at += chance.choice([90, 90, 3 * HOUR, DAY])
         way = {"ip": chance.choice(["192.0.2.1", "192.0.2.2", ""]), "pool": chance.choice("pq")}
         detail = {**chance.choice(REPLIES), **way, "mx": chance.choice(["mx1", "mx2"])}
-        made.append(event(chance.choice(kinds), at - step, detail=detail, **of))
+        key = key_of(at - step, f"{number}.{step}")
+        made.append(event(chance.choice(kinds), at - step, key=key, detail=detail, **of))
     return made
+
+
+def key_of(at: float, name: str) -> bytes:
+    """A key as the provider's events have it: it begins with the hour."""
+    hour = int(START / 1_000_000 + at) // HOUR
+    return hour.to_bytes(4) + blake2b(name.encode(), digest_size=12).digest()
 
 
 def _message(chance: random.Random, number: int) -> dict[str, Any]:
