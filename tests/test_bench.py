@@ -24,16 +24,11 @@ from ingest.models import (
     CountedValues,
     Delivery,
     Event,
-    EventHour,
     Horizon,
     HourlyCount,
     Location,
     LocationHour,
-    MinuteCount,
     QualityHour,
-    Reason,
-    ReasonHour,
-    ReasonProvider,
     Value,
     tag_ids,
 )
@@ -41,13 +36,9 @@ from ingest.quality import COLUMNS as QUALITY_COLUMNS
 from ingest.record import Item, item_from_body, payload_of, write_batch
 from ingest.statements import aware_utc
 from ingest.vocabulary import OTHER_KEY, ROLLED_UP, Dimension
-from tests.ingest.tables import tables
+from tests.ingest.tables import empty, tables
 
 NOW = 1_790_000_000_000_000
-TABLES = (
-    Event, Delivery, HourlyCount, LocationHour, MinuteCount, EventHour, ReasonHour, ReasonProvider,
-    QualityHour, Reason, CountedValue, CountedValues, Value, Location,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +116,7 @@ def _items(webhooks: list[tuple[bytes, int]]) -> list[Item]:
 
 
 def _empty() -> None:
-    for model in TABLES:
-        model._default_manager.all()._raw_delete("default")
+    empty()
     _forget()
 
 

@@ -7,6 +7,8 @@ from django.db import models
 
 from ingest.counted import ids_in
 from ingest.models import (
+    CountedValue,
+    CountedValues,
     Counters,
     Delivery,
     Event,
@@ -15,12 +17,18 @@ from ingest.models import (
     Location,
     LocationHour,
     MinuteCount,
+    QualityHour,
     Reason,
     ReasonHour,
     ReasonProvider,
     Value,
 )
 from ingest.vocabulary import FLEET_LOCATION, MEASURES, Dimension
+
+TABLES = (
+    Event, Delivery, HourlyCount, LocationHour, MinuteCount, EventHour, ReasonHour, ReasonProvider,
+    QualityHour, Reason, CountedValue, CountedValues, Value, Location,
+)  # fmt: skip
 
 type Texts = dict[int | None, str]
 
@@ -79,3 +87,9 @@ def _counters(
             key["reason_id"] = reasons[key["reason_id"]]
         rows.add((*key.values(), *counts))
     return rows
+
+
+def empty() -> None:
+    """Take all of it away."""
+    for model in TABLES:
+        model._default_manager.all()._raw_delete("default")

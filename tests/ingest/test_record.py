@@ -29,7 +29,7 @@ from ingest.record import Busy, Item, Recorder, write_batch, write_safely
 from ingest.retention import horizon
 from ingest.vocabulary import Category, Dimension
 from tests.ingest.events import START, event, named_events
-from tests.ingest.tables import tables
+from tests.ingest.tables import empty, tables
 
 NOW = START + 3_600_000_000
 
@@ -372,6 +372,11 @@ def test_writers_at_once_count_each_delivery_once_and_a_reader_misses_no_cursor(
     assert len(seen) == len(events)
     assert Delivery.objects.count() == 300
     no_differences()
+    written = tables()
+    empty()
+    record.ids.clear()
+    write(*events)
+    assert tables() == written
 
 
 def _retry(work: object) -> None:
