@@ -36,7 +36,7 @@ from ingest.vocabulary import FLEET_LOCATION, MOST_VALUES, Dimension
 
 BY = ("location", "hour")
 MAX_ROWS = 3_000  # every hour of 90 days
-REUSE_LOOKS_AT = 100_000  # events, the newest: a repeated webhookId shows soon or never
+REUSE_LOOKS_AT = 50_000  # events, the newest: a repeated webhookId shows soon or never
 FINAL_HOURS = 24  # mail that is in flight for longer has lost its last webhook
 BREAKER = 0.9  # HighLevel pauses an endpoint that answers fewer of its webhooks with 2xx
 WINDOWS = {"1h": 1, "24h": 24, "3d": 72}  # the last is the time that HighLevel looks at

@@ -87,8 +87,8 @@ class Quarantine:
     """
 
     interval = 0.25  # seconds between two writes
-    batch, batch_bytes = 100, 2 << 20  # of one write
-    waiting, waiting_bytes = 400, 8 << 20  # that may wait for it
+    batch, batch_bytes = 100, 512 << 10  # of one write
+    waiting, waiting_bytes = 400, 4 << 20  # that may wait for it
     _known_for = 10.0  # seconds
 
     def __init__(self) -> None:
