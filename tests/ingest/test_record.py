@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ingest import counting, record
 from ingest.counted_values import decisions
+from ingest.ids import ids
 from ingest.models import (
     Delivery,
     Event,
@@ -36,9 +37,9 @@ NOW = START + 3_600_000_000
 
 @pytest.fixture(autouse=True)
 def forget_ids() -> Iterator[None]:
-    record.ids.clear()
+    ids.clear()
     yield
-    record.ids.clear()
+    ids.clear()
 
 
 def item(result: NormalizedEvent | AppEvent | NotUnderstood, body: bytes = b"{}") -> Item:
@@ -130,7 +131,7 @@ def test_an_earlier_event_moves_the_delivery_to_its_hour_of_sending() -> None:
 @pytest.mark.django_db
 def test_an_old_delivery_is_understood_by_a_process_that_has_just_started() -> None:
     write(event("delivered", tags=frozenset({"promo"}), provider="Gmail", provider_rank=2))
-    record.ids.clear()
+    ids.clear()
     write(event("opened", 60))
     assert Delivery.objects.get().provider.text == "Gmail"
     no_differences()
@@ -233,7 +234,7 @@ def test_a_delivery_counts_once_among_the_others(room_for_two: None) -> None:
 @pytest.mark.django_db
 def test_another_process_keeps_to_the_recorded_decisions(room_for_two: None) -> None:
     write(event(tags=frozenset({"a", "b"})), event(at=1, message_id="m2", tags=frozenset({"c"})))
-    record.ids.clear()
+    ids.clear()
     write(event("opened", 60, message_id="m2"), event("opened", 61))
     write(event(at=3, message_id="m3", tags=frozenset({"c", "a"})))
     opened = counts_by(Dimension.TAG, "sent", "opened")
@@ -288,7 +289,7 @@ def fleet_lives(draw: st.DrawFn) -> list[NormalizedEvent]:
 def test_any_order_repetition_and_batching_gives_the_same_tables(
     life: list[NormalizedEvent], seed: int
 ) -> None:
-    record.ids.clear()
+    ids.clear()
     order = random.Random(seed)  # noqa: S311
     life = list({(e.location_ref, e.key): e for e in life}.values())
     with transaction.atomic():
@@ -296,7 +297,7 @@ def test_any_order_repetition_and_batching_gives_the_same_tables(
         expected = tables()
         no_differences()
         transaction.set_rollback(True)
-    record.ids.clear()
+    ids.clear()
     with transaction.atomic():
         shuffled = life + order.choices(life, k=len(life) // 3)
         order.shuffle(shuffled)
@@ -307,7 +308,7 @@ def test_any_order_repetition_and_batching_gives_the_same_tables(
         assert tables() == expected
         no_differences()
         transaction.set_rollback(True)
-    record.ids.clear()
+    ids.clear()
 
 
 def random_life(order: random.Random, message: int) -> list[NormalizedEvent]:
@@ -374,7 +375,7 @@ def test_writers_at_once_count_each_delivery_once_and_a_reader_misses_no_cursor(
     no_differences()
     written = tables()
     empty()
-    record.ids.clear()
+    ids.clear()
     write(*events)
     assert tables() == written
 
