@@ -12,7 +12,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ingest import admin, record
+from ingest import admin
+from ingest.ids import ids
 from ingest.models import Delivery, Event, KeptWebhook, Location, Source
 from ingest.quarantine import Suspect
 from ingest.record import item_from_body, write_batch
@@ -25,9 +26,9 @@ HOSTILE = "<script>alert(1)</script>"
 
 @pytest.fixture(autouse=True)
 def forget_ids() -> Iterator[None]:
-    record.ids.clear()
+    ids.clear()
     yield
-    record.ids.clear()
+    ids.clear()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from django.core.management import CommandError, call_command
 
 from ingest import counting, demo, record
+from ingest.ids import ids
 from ingest.management.commands import send_demo_events
 from ingest.management.commands.replay import BadLine, read_captured, read_time
 from ingest.management.commands.send_demo_events import is_loopback, make_key, public_half
@@ -36,9 +37,9 @@ PAYLOADS = Path(__file__).parent.parent / "payloads"
 
 @pytest.fixture(autouse=True)
 def forget_ids() -> Iterator[None]:
-    record.ids.clear()
+    ids.clear()
     yield
-    record.ids.clear()
+    ids.clear()
 
 
 def run(*arguments: str, **options: Any) -> str:
