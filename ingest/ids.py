@@ -23,7 +23,7 @@ class Ids:
     def __init__(self) -> None:
         self._locations: dict[str, int] = {}
         self._companies: dict[str, str] = {}
-        self._named: set[str] = set()
+        self._named: set[tuple[int, str]] = set()
         self._values: dict[tuple[int, str], int] = {}
         self._reasons: dict[str, int] = {}
         self._exempt = False
@@ -72,7 +72,7 @@ class Ids:
                 self._make_values(new_values)
                 self._make_reasons(new_reasons)
                 decisions.decide(sql, decisions.undecided(self._pairs(placed)))
-        self._name_campaigns(events)
+        self._name_values(events)
 
     def _pairs(self, placed: Iterable[tuple[str, int, str]]) -> Iterator[tuple[int, int, int]]:
         """The (location, dimension, value) that need a decision, as ids."""
@@ -134,15 +134,20 @@ class Ids:
             found = rows.values_list("digest", "id")
             self._reasons.update({bytes(digest).hex(): pk for digest, pk in found})
 
-    def _name_campaigns(self, events: Iterable[NormalizedEvent]) -> None:
-        """Keep the name that a payload gives its campaign, unless it has one by now."""
-        for event in events:
-            if event.campaign_name and event.campaign not in self._named:
-                unnamed = Value.objects.filter(
-                    dimension=Dimension.CAMPAIGN, text=event.campaign, label=""
-                )
-                unnamed.update(label=event.campaign_name)
-                self._named.add(event.campaign)
+    def _name_values(self, events: Iterable[NormalizedEvent]) -> None:
+        """Keep the names that payloads give campaigns and pools, unless they have one by now."""
+        given = {
+            (dimension, text, name)
+            for event in events
+            for dimension, text, name in (
+                (Dimension.CAMPAIGN, event.campaign, event.campaign_name),
+                (Dimension.POOL, event.detail.pool, event.detail.pool_name),
+            )
+            if name and name != text and (dimension, text) not in self._named
+        }
+        for dimension, text, name in sorted(given):
+            Value.objects.filter(dimension=dimension, text=text, label="").update(label=name)
+            self._named.add((dimension, text))
 
     def _prepare_locations(self, companies: dict[str, str]) -> None:
         companies.pop("", None)

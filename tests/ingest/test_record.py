@@ -147,6 +147,12 @@ def test_a_campaign_takes_its_name_from_whatever_event_first_says_it() -> None:
 
 
 @pytest.mark.django_db
+def test_a_pool_takes_its_name_from_the_payload() -> None:
+    write(event(detail={"pool": "65cc66e7", "pool_name": "shared-b"}))
+    assert Value.objects.get(text="65cc66e7").label == "shared-b"
+
+
+@pytest.mark.django_db
 def test_app_events_name_a_location_and_say_whether_it_is_still_there() -> None:
     create = AppEvent(
         type="LocationCreate", location_ref="loc1", location_name="Bright Smile", company_ref="com1"
