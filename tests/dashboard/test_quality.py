@@ -10,6 +10,7 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboard import api_quality
 from dashboard.access import Rights
 from dashboard.filters import FilterError, parse
 from dashboard.models import ApiToken, Membership
@@ -43,6 +44,7 @@ from ingest.quality import ANSWERS, LAG_EDGES
 from ingest.vocabulary import FLEET_LOCATION, MOST_VALUES, Dimension
 from tests.dashboard import rows
 from tests.dashboard.rows import NOW
+from tests.dashboard.test_bounded import ask_for_ever
 
 HOUR = int(NOW.timestamp()) // 3600
 ALL = Rights(everything=True)
@@ -414,6 +416,17 @@ def test_the_api_refuses_in_sentences() -> None:
         assert answer.json()["error"].endswith(".")
     assert web.get("/api/quality/?location=nowhere").status_code == 404
     assert Client().get("/api/quality/").status_code == 401
+
+
+@pytest.mark.django_db
+def test_the_api_stops_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*call: object, **options: object) -> None:
+        ask_for_ever()
+
+    monkeypatch.setattr(api_quality, "LONGEST", 0.05)
+    monkeypatch.setattr(api_quality, "quality", ask)
+    web = client(User.objects.create_user("operator", is_staff=True))
+    assert web.get("/api/quality/").status_code == 503
 
 
 @pytest.mark.django_db
