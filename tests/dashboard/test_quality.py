@@ -1,8 +1,11 @@
 """Data quality: by location and hour, and what the endpoint answered."""
 
+from collections import Counter
 from datetime import timedelta
+from itertools import batched, islice
 from typing import Any
 
+import orjson
 import pytest
 from django.contrib.auth.models import User
 from django.http import Http404
@@ -28,9 +31,12 @@ from dashboard.quality import (
     quality,
     share,
 )
+from ingest import demo
+from ingest.ids import ids
 from ingest.models import (
     AnswerHour,
     CountedValues,
+    Delivery,
     Event,
     HourlyCount,
     KeptWebhook,
@@ -41,10 +47,12 @@ from ingest.models import (
     Source,
 )
 from ingest.quality import ANSWERS, LAG_EDGES
-from ingest.vocabulary import FLEET_LOCATION, MOST_VALUES, Dimension
+from ingest.record import item_from_body, write_batch
+from ingest.vocabulary import FLEET_LOCATION, MOST_VALUES, Dimension, Outcome
 from tests.dashboard import rows
 from tests.dashboard.rows import NOW
 from tests.dashboard.test_bounded import ask_for_ever
+from tests.ingest.events import SECOND
 
 HOUR = int(NOW.timestamp()) // 3600
 ALL = Rights(everything=True)
@@ -249,6 +257,31 @@ def test_each_number_has_one_clock() -> None:
     named = [name for names in CLOCKS.values() for name in names]
     shares = {name for name in Counts().as_json() if name.endswith("_share")}
     assert sorted(named) == sorted(Counts().as_json().keys() - shares)
+
+
+@pytest.mark.django_db
+def test_what_the_recorder_writes_adds_up_to_what_it_stored() -> None:
+    ids.clear()
+    now = int(NOW.timestamp() * SECOND)
+    came = [*islice(demo.lives(7, now=now - 3 * demo.DAY, rate=0.05, locations=5), 1_500)]
+    items = [
+        item_from_body(orjson.dumps(body), received_at=at + 20 * SECOND)
+        for at, body in came + came[::7]
+    ]
+    for batch in batched(items, 100):
+        write_batch(batch, now=now)
+    ids.clear()
+    statuses = Counter(item.status for item in items)
+    for by in BY:
+        found = asked("from=2026-11-01T00:00Z&to=2026-12-15T00:00Z", by=by).total
+        assert (found.events, found.duplicates) == (statuses["stored"], statuses["duplicate"])
+        assert sum(found.lags) == found.events - found.undated
+        assert found.conflicts == 0
+        unfinal = Delivery.objects.filter(outcome__in=[Outcome.ACCEPTED, Outcome.DEFERRED])
+        day_ago = NOW.replace(minute=0) - timedelta(hours=FINAL_HOURS)
+        assert found.no_final_event == unfinal.filter(sent_at__lt=day_ago).count() > 0
+        orphans = Delivery.objects.filter(outcome=Outcome.ORPHAN)
+        assert found.orphan == orphans.count()
 
 
 # --- Who may ask, and what ------------------------------------------------------------------
