@@ -23,7 +23,6 @@ from django.db import connection
 from django.db.models import (
     CharField,
     Count,
-    Exists,
     Func,
     Max,
     Min,
@@ -113,11 +112,15 @@ class _Asked:
         rows = ReasonHour.objects.filter(*self._own(), **hours.conditions())
         return self._narrowed(rows.filter(*self._of_counters()))
 
-    def happened(self, spans: Sequence[Span]) -> "list[QuerySet[Event]]":
-        """The refusals in stretches of time: dated ones and, apart from them, the undated."""
+    def refusals(self, spans: Sequence[Span]) -> "QuerySet[Event]":
+        """The refusals in stretches of time."""
         rows = self._narrowed(Event.objects.filter(*self._own(), reason__isnull=False))
         rows = rows.filter(*self._of_events(), in_spans(spans, "occurred_at"))
-        rows = rows.exclude(detail__contains='"test":true')
+        return rows.exclude(detail__contains='"test":true')
+
+    def happened(self, spans: Sequence[Span]) -> "list[QuerySet[Event]]":
+        """The same by their keys: dated ones and, apart from them, the undated."""
+        rows = self.refusals(spans)
         starts, ends = [start for start, _ in spans], [end for _, end in spans]
         if None in starts:
             return [rows]
@@ -283,71 +286,61 @@ def _fetch(asked: _Asked, keys: Sequence[str], select: str) -> list[tuple[Any, .
         return list(cursor.fetchall())
 
 
-_ALL = " + ".join(f"sum({name})" for name in _KINDS)
-_EACH = ", ".join(f"sum({name})" for name in _KINDS)
-_ORDERS = {
-    "-count": f"{_ALL} DESC",
-    "-last_seen": f"max(last_hour) DESC, {_ALL} DESC",
-    "first_seen": f"min(first_hour), {_ALL} DESC",
-}
+class Part(NamedTuple):
+    """How often a refusal came: at all, from a provider, or through a pool; in hours since 1970."""
 
-
-class _Main(NamedTuple):
-    """A refusal's counts over everything that was asked for."""
-
-    reason: int
-    deferred: int
-    bounced: int
-    suppressed: int
-    first_hour: int
-    last_hour: int
-    locations: int
-    text: str
-    category: int
-    bounce_class: int
+    deferred: int = 0
+    bounced: int = 0
+    suppressed: int = 0
+    first_hour: int = 0
+    last_hour: int = 0
+    locations: int = 0
 
     @property
     def events(self) -> int:
+        """All of them."""
         return self.deferred + self.bounced + self.suppressed
 
 
-def _main_rows(asked: _Asked, sort: str, limit: int, offset: int) -> list[_Main]:
-    """What is failing, and how much: one query."""
-    rows = _fetch(
-        asked, ("reason_id", "location_id"),
-        f"SELECT r.id, {_EACH}, min(first_hour), max(last_hour), count(DISTINCT location_id),"  # noqa: S608
-        " r.text, r.category, r.bounce_class FROM hit JOIN ingest_reason r ON r.id = hit.reason_id"
-        f" GROUP BY r.id, r.text, r.category, r.bounce_class ORDER BY {_ORDERS[sort]}, r.id"
-        f" LIMIT {limit} OFFSET {offset}",
-    )  # fmt: skip
-    return [_Main(*row[:1], *map(int, row[1:7]), *row[7:]) for row in rows]
+type _Ways = dict[tuple[int | None, int | None], Part]
+"""By provider and pool; ``None`` is any."""
 
 
-class _Part(NamedTuple):
-    """A refusal at one provider, through one pool, or both (``None``: at, or through, any)."""
+class _Found(NamedTuple):
+    """What was found of each reason, and some (location, hour) of the newest, one a location."""
 
-    events: int
-    locations: int
-    first_hour: int
-    last_hour: int
+    ways: dict[int, _Ways]
+    newest: dict[int, list[tuple[int, int]]]
 
 
-type _Ways = dict[tuple[int | None, int | None], _Part]
-"""By provider and pool."""
+_SUMS = ", ".join(f"sum({name})" for name in _KINDS)
+_PART = f"{_SUMS}, min(first_hour), max(last_hour), count(DISTINCT location_id)"
+_NEWEST = """
+SELECT reason_id, -2, location_id, place, hour, 0, 0, 0, 0 FROM (
+    SELECT reason_id, location_id, max(last_hour) AS hour, row_number() OVER (
+        PARTITION BY reason_id ORDER BY max(last_hour) DESC, location_id
+    ) AS place FROM hit GROUP BY 1, 2
+) AS newest WHERE place <= {each}
+"""
 
 
-def _parts(asked: _Asked) -> dict[int, _Ways]:
-    """Where each refusal came from, and through which pools."""
-    counts = f"{_ALL}, count(DISTINCT location_id), min(first_hour), max(last_hour) FROM hit"
-    rows = _fetch(
-        asked, ("reason_id", "provider_id", "pool_id", "location_id"),
-        f"SELECT reason_id, provider_id, pool_id, {counts} GROUP BY 1, 2, 3"
-        f" UNION ALL SELECT reason_id, provider_id, NULL, {counts} GROUP BY 1, 2"
-        f" UNION ALL SELECT reason_id, NULL, pool_id, {counts} GROUP BY 1, 3",
-    )  # fmt: skip
-    found: dict[int, _Ways] = defaultdict(dict)
-    for reason, provider, pool, *part in rows:
-        found[reason][provider, pool] = _Part(*map(int, part))
+def _find(asked: _Asked, each: int) -> _Found:
+    """What is failing, where, through what and how much: one query."""
+    selects = [
+        f"SELECT reason_id, {provider}, {pool}, {_PART} FROM hit GROUP BY 1, 2, 3"  # noqa: S608
+        for provider in ("-1", "provider_id")
+        for pool in ("-1", "pool_id")
+    ]
+    selects.append(_NEWEST.format(each=each))
+    keys = ("reason_id", "provider_id", "pool_id", "location_id")
+    found = _Found(defaultdict(dict), defaultdict(list))
+    for row in _fetch(asked, keys, " UNION ALL ".join(selects)):
+        reason, provider, pool, *numbers = map(int, row)
+        if provider == -2:
+            found.newest[reason].append((pool, numbers[1]))
+        else:
+            way = tuple(None if value == -1 else value for value in (provider, pool))
+            found.ways[reason][way[0], way[1]] = Part(*numbers)
     return found
 
 
@@ -369,14 +362,15 @@ class Reach(NamedTuple):
         return self._asdict() | {"provider": self.provider or None, "pool": self.pool or None}
 
 
-def _blamed(ways: _Ways, total: int) -> tuple[int | None, int | None]:
+def _blamed(ways: _Ways) -> tuple[int | None, int | None]:
     """The provider, and the pool, that most of a refusal came from."""
+    total = ways[None, None].events
     providers = {p: part for (p, pool), part in ways.items() if p is not None and pool is None}
     pools = {pool: part for (p, pool), part in ways.items() if pool is not None and p is None}
     return _mostly(providers, total), _mostly(pools, total)
 
 
-def _mostly(parts: Mapping[int, _Part], total: int) -> int | None:
+def _mostly(parts: Mapping[int, Part], total: int) -> int | None:
     return next((value for value, part in parts.items() if part.events >= MOSTLY * total), None)
 
 
@@ -385,42 +379,47 @@ class _Senders:
 
     def __init__(self, asked: _Asked, values: Collection[tuple[Dimension, int]]) -> None:
         start, until = asked.filter.start, asked.filter.until
-        hours = {"hour__gte": hour_of(start)} if start else {}
-        hours |= {"hour__lte": hour_of(until)} if until else {}
-        rows = Location.objects.all()
-        if asked.locations is not None:
-            rows = rows.filter(pk__in=asked.locations)
-        mail = LocationHour.objects.filter(location_id=OuterRef("pk"), sent__gt=0, **hours)
-        tests = {"any": Exists(mail)} | {
-            f"by_{value}": self._sent(dimension, value, hours) for dimension, value in values
-        }
-        found = rows.values_list("pk").annotate(**tests)
-        columns = list(zip(*found, strict=True)) or [()] * (1 + len(tests))
-        self._by = {
-            name: {pk for pk, sent in zip(columns[0], column, strict=True) if sent}
-            for name, column in zip(tests, columns[1:], strict=True)
-        }
+        self._hours = {"hour__gte": hour_of(start)} if start else {}
+        self._hours |= {"hour__lte": hour_of(until)} if until else {}
+        self._locations = asked.locations
+        self._by: dict[int, set[int]] = defaultdict(set)
+        for dimension in (Dimension.PROVIDER, Dimension.POOL):
+            self._find(dimension, [value for of, value in values if of is dimension])
 
-    @staticmethod
-    def _sent(dimension: Dimension, value: int, hours: Mapping[str, int]) -> Any:
-        # Whether a location ever had a value is one look; only then are its hours worth one.
-        ever = CountedValue.objects.filter(location_id=OuterRef("pk"), value_id=value)
+    def _find(self, dimension: Dimension, values: Collection[int]) -> None:
+        # That a location has ever had a value is known at once; of these pairs each is looked up
+        # alone (no join): the first row that an index leads to will do.
+        ever = self._in_places(CountedValue.objects.filter(value_id__in=values))
         counted = HourlyCount.objects.filter(
-            location_id=OuterRef("pk"), dimension=dimension, value_id=value, sent__gt=0, **hours
-        )
-        return Exists(ever) & Exists(counted)
+            location_id=OuterRef("location_id"), value_id=OuterRef("value_id"),
+            dimension=dimension, sent__gt=0, **self._hours,
+        )  # fmt: skip
+        pairs = ever.annotate(hour=Subquery(counted.values("hour")[:1])).filter(hour__isnull=False)
+        for value, location in pairs.values_list("value_id", "location_id") if values else ():
+            self._by[value].add(location)
+
+    def _in_places[M: (CountedValue, Location)](
+        self, rows: "QuerySet[M]", field: str = "location_id"
+    ) -> "QuerySet[M]":
+        return rows if self._locations is None else rows.filter(**{f"{field}__in": self._locations})
+
+    @cached_property
+    def _all(self) -> int:
+        mail = LocationHour.objects.filter(location_id=OuterRef("pk"), sent__gt=0, **self._hours)
+        found = Location.objects.annotate(hour=Subquery(mail.values("hour")[:1]))
+        return self._in_places(found.filter(hour__isnull=False), "pk").count()
 
     def count(self, *values: int | None) -> int:
         """How many locations sent with all of these values; ``None`` asks for nothing."""
-        found = [self._by[f"by_{value}"] for value in values if value is not None]
-        return len(set.intersection(*found) if found else self._by["any"])
+        found = [self._by[value] for value in values if value is not None]
+        return len(set.intersection(*found)) if found else self._all
 
 
 def _reach(
-    main: _Main, ways: _Ways, senders: _Senders, names: Mapping[int, Named], blank: Collection[int]
+    ways: _Ways, senders: _Senders, names: Mapping[int, Named], blank: Collection[int]
 ) -> Reach:
-    provider, pool = (v if v not in blank else None for v in _blamed(ways, main.events))
-    hit = ways[provider, pool].locations if (provider, pool) in ways else main.locations
+    provider, pool = (v if v not in blank else None for v in _blamed(ways))
+    hit = ways[provider, pool].locations
     of = max(hit, senders.count(provider, pool))
     provider_name, pool_name = _name(provider, names), _name(pool, names)
     if hit == 1 and of > 1:
@@ -515,57 +514,43 @@ class Sample(NamedTuple):
 _read_detail = msgspec.json.Decoder(Detail).decode
 
 
-def _samples(asked: _Asked, each: int) -> dict[int, list[Sample]]:
+def _samples(
+    asked: _Asked, newest: Mapping[int, Sequence[tuple[int, int]]], each: int
+) -> dict[int, list[Sample]]:
     """Of each refusal some of the newest, no two of one location where that can be had."""
-    places = _fetch(
-        asked, ("reason_id", "location_id"),
-        "SELECT reason_id, location_id, hour FROM (SELECT reason_id, location_id,"  # noqa: S608
-        " max(last_hour) AS hour, row_number() OVER (PARTITION BY reason_id"
-        " ORDER BY max(last_hour) DESC, location_id) AS place FROM hit GROUP BY 1, 2) AS newest"
-        f" WHERE place <= {each} ORDER BY reason_id, place",
-    )  # fmt: skip
-    found: dict[int, list[list[int]]] = defaultdict(list)
-    for reason, _, pks in _events_there(asked, places, each):
-        found[reason].append(pks)
-    chosen = {reason: _taking_turns(lists, each) for reason, lists in found.items()}
-    read = {sample.event: sample for sample in _read_samples([*_flat(chosen.values())])}
+    found = _events_there(
+        asked, [(reason, *place) for reason, places in newest.items() for place in places]
+    )
+    chosen = {
+        reason: _taking_turns([sorted(found[reason, at], reverse=True) for at, _ in places], each)
+        for reason, places in newest.items()
+    }
+    read = {s.event: s for s in _read_samples([pk for pks in chosen.values() for pk in pks])}
     return {reason: [read[pk] for pk in pks] for reason, pks in chosen.items()}
 
 
 def _events_there(
-    asked: _Asked, places: Sequence[tuple[Any, ...]], each: int
-) -> list[tuple[int, int, list[int]]]:
-    """Newest events of a reason in a location and hour: an index leads to these few."""
-    parts: list[str] = []
-    params: list[Any] = []
-    for reason, location, hour in places:
-        span = (moment_of(hour), moment_of(hour + 1))
-        for rows in asked.of([reason]).happened([span]):
-            there = rows.filter(location_id=location).order_by("-key")
-            with suppress(EmptyResultSet):
-                text, values = there.values_list("reason_id", "location_id", "id")[
-                    :each
-                ].query.sql_with_params()
-                parts.append(f"SELECT * FROM ({text}) AS part")  # noqa: S608
-                params += values
-    if not parts:
-        return []
-    with connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(parts), params)
-        rows = cursor.fetchall()
+    asked: _Asked, places: Sequence[tuple[int, int, int]]
+) -> dict[tuple[int, int], list[int]]:
+    """Events of (reason, location, hour) by the first two: an index leads to these few."""
+    span = (asked.filter.start, asked.filter.until)
     by_place: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for reason, location, pk in rows:
-        by_place[reason, location].append(pk)
-    return [(reason, location, by_place[reason, location]) for reason, location, _ in places]
+    for dated in (True, False):
+        wanted = Q(pk__in=[])
+        for reason, location, hour in places:
+            keys = {"key__gte": hour.to_bytes(4), "key__lt": (hour + 1).to_bytes(4)}
+            keys = keys if dated else {"key__lt": _UNDATED}
+            if not by_place[reason, location]:
+                wanted |= Q(reason_id=reason, location_id=location, **keys)
+        rows = asked.refusals([span]).filter(wanted).order_by()
+        for reason, location, pk in rows.values_list("reason_id", "location_id", "id"):
+            by_place[reason, location].append(pk)
+    return by_place
 
 
 def _taking_turns(lists: Sequence[Sequence[int]], most: int) -> list[int]:
     longest = max((len(each) for each in lists), default=0)
     return [each[at] for at in range(longest) for each in lists if at < len(each)][:most]
-
-
-def _flat(lists: Iterable[Iterable[int]]) -> Iterable[int]:
-    return (pk for each in lists for pk in each)
 
 
 def _read_samples(pks: Collection[int]) -> list[Sample]:
@@ -624,7 +609,8 @@ class Through(NamedTuple):
 class Row:
     """One refusal with everything that is known of it; times within the bounds are hours."""
 
-    main: _Main
+    reason: Reason
+    whole: Part
     rule: Rule
     at: list[At]
     through: list[Through]
@@ -634,7 +620,7 @@ class Row:
     @property
     def id(self) -> int:
         """The reason's."""
-        return self.main.reason
+        return self.reason.pk
 
     @property
     def new_at(self) -> list[str]:
@@ -643,24 +629,24 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """The contract's row, ready for JSON."""
-        main, rule = self.main, self.rule
+        whole, rule = self.whole, self.rule
         return {
-            "id": main.reason,
-            "text": main.text,
-            "category": Category(main.category).word,
-            "class": BounceClass(main.bounce_class).word,
+            "id": self.id,
+            "text": self.reason.text,
+            "category": Category(self.reason.category).word,
+            "class": BounceClass(self.reason.bounce_class).word,
             "means": rule.means,
             "do": rule.do,
             "highlevel": rule.highlevel,
             "scope": rule.scope,
             "fix_by": rule.fix_by,
-            "count": main.events,
-            "deferred": main.deferred,
-            "bounced": main.bounced,
-            "suppressed": main.suppressed,
-            "first_seen": _iso(moment_of(main.first_hour)) if main.events else None,
-            "last_seen": _iso(moment_of(main.last_hour)) if main.events else None,
-            "locations": main.locations,
+            "count": whole.events,
+            "deferred": whole.deferred,
+            "bounced": whole.bounced,
+            "suppressed": whole.suppressed,
+            "first_seen": _iso(moment_of(whole.first_hour)) if whole.events else None,
+            "last_seen": _iso(moment_of(whole.last_hour)) if whole.events else None,
+            "locations": whole.locations,
             "providers": [at.as_json() for at in self.at],
             "pools": [through.as_json() for through in self.through],
             "new": self.new_at,
@@ -692,9 +678,18 @@ def reasons(
     if sort not in SORTS:
         raise FilterError(f"sort is one of {', '.join(SORTS)}.")
     asked = _Asked(filter, rights)
-    found = _main_rows(asked, sort, limit + 1, offset)
-    rows = _rows(asked, found[:limit], samples=1)
-    return ReasonsPage(rows, len(found) > limit, _complete_from(asked))
+    found = _find(asked, each=1)
+    order = sorted(found.ways, key=lambda pk: (_ORDERS[sort](found.ways[pk][None, None]), pk))
+    page = order[offset : offset + limit]
+    rows = _rows(asked, page, found, samples=1)
+    return ReasonsPage(rows, len(order) > offset + limit, _complete_from(asked))
+
+
+_ORDERS: dict[str, Callable[[Part], tuple[int, ...]]] = {
+    "-count": lambda whole: (-whole.events,),
+    "-last_seen": lambda whole: (-whole.last_hour, -whole.events),
+    "first_seen": lambda whole: (whole.first_hour, -whole.events),
+}
 
 
 def reason(pk: int, filter: Filter, rights: Rights) -> "Explained":
@@ -702,14 +697,14 @@ def reason(pk: int, filter: Filter, rights: Rights) -> "Explained":
 
     Raises ``Http404`` alike for one that is not there and one that only others have met.
     """
-    found = Reason.objects.filter(pk=pk).first()
+    known = Reason.objects.filter(pk=pk).exists()
     seen = restrict(ReasonHour.objects.filter(reason_id=pk), rights)
-    if found is None or not (rights.everything or seen.exists()):
+    if not known or not (rights.everything or seen.exists()):
         raise Http404("There is no such reason.")
     asked = _Asked(filter, rights).of([pk])
-    counted = _main_rows(asked, SORTS[0], 1, 0)
-    none = _Main(pk, 0, 0, 0, 0, 0, 0, found.text, found.category, found.bounce_class)
-    (row,) = _rows(asked, counted or [none], samples=SAMPLES)
+    found = _find(asked, each=SAMPLES)
+    found.ways[pk].setdefault((None, None), Part())
+    (row,) = _rows(asked, [pk], found, samples=SAMPLES)
     return Explained(row, _trend(asked), _complete_from(asked))
 
 
@@ -717,38 +712,38 @@ def _complete_from(asked: _Asked) -> datetime | None:
     return events_complete_from(asked.filter) if asked.sources[1] else None
 
 
-def _rows(asked: _Asked, mains: Sequence[_Main], *, samples: int) -> list[Row]:
-    """Everything else about some refusals, in as many queries for fifty as for one."""
-    if not mains:
+def _rows(asked: _Asked, pks: Sequence[int], found: _Found, *, samples: int) -> list[Row]:
+    """Everything about some refusals, in as many queries for fifty as for one."""
+    if not pks:
         return []
-    asked = asked.of(main.reason for main in mains)
-    parts, ever = _parts(asked), _ever(asked.only or (), asked.rights)
-    names = names_of({v for ways in parts.values() for way in ways for v in way if v})
+    asked = asked.of(pks)
+    ever, told = _ever(pks, asked.rights), Reason.objects.in_bulk(pks)
+    ways = {pk: found.ways[pk] for pk in pks}
+    names = names_of({v for each in ways.values() for way in each for v in way if v})
     blank = {0, *(pk for pk, named in names.items() if not named.text)}
-    blamed = [_blamed(parts[main.reason], main.events) for main in mains]
+    blamed = [_blamed(each) for each in ways.values()]
     wanted = {(Dimension.PROVIDER, p) for p, _ in blamed if p is not None and p not in blank}
     wanted |= {(Dimension.POOL, p) for _, p in blamed if p is not None and p not in blank}
-    senders, sampled = _Senders(asked, wanted), _samples(asked, samples)
+    senders = _Senders(asked, wanted)
+    sampled = _samples(asked, {pk: found.newest[pk] for pk in pks}, samples)
     since = _new_since(asked.filter)
-    rows = []
-    for main in mains:
-        ways, own = parts[main.reason], sampled.get(main.reason, [])
-        rows.append(
-            Row(
-                main=main,
-                rule=_rule(main, own),
-                at=_places(main, ways, names, ever, since),
-                through=_pools(ways, names),
-                reach=_reach(main, ways, senders, names, blank),
-                samples=own,
-            )
+    return [
+        Row(
+            reason=told[pk],
+            whole=each[None, None],
+            rule=_rule(told[pk], sampled[pk]),
+            at=_places(pk, each, names, ever, since),
+            through=_pools(each, names),
+            reach=_reach(each, senders, names, blank),
+            samples=sampled[pk],
         )
-    return rows
+        for pk, each in ways.items()
+    ]
 
 
-def _rule(main: _Main, samples: Sequence[Sample]) -> Rule:
+def _rule(reason: Reason, samples: Sequence[Sample]) -> Rule:
     """The rule that says why, by what was said; what its category means where it no longer does."""
-    category, rules = Category(main.category), current()
+    category, rules = Category(reason.category), current()
     for sample in samples:
         rule = rules.decide(sample.kind, sample.detail, sample.provider)
         if rule.category is category:
@@ -757,14 +752,14 @@ def _rule(main: _Main, samples: Sequence[Sample]) -> Rule:
 
 
 def _places(
-    main: _Main, ways: _Ways, names: Mapping[int, Named], ever: _Ever, since: datetime
+    reason: int, ways: _Ways, names: Mapping[int, Named], ever: _Ever, since: datetime
 ) -> list[At]:
     found = []
     for (provider, pool), part in ways.items():
         if provider is None or pool is not None:
             continue
         first, last = moment_of(part.first_hour), moment_of(part.last_hour)
-        ever_first, ever_last = ever.get((main.reason, provider), (first, last))
+        ever_first, ever_last = ever.get((reason, provider), (first, last))
         is_new = ever_first >= since
         name = names[provider].text if provider in names else ""
         found.append(
@@ -811,5 +806,5 @@ class Explained(NamedTuple):
 
 
 def _trend(asked: _Asked) -> list[Hour]:
-    rows = _fetch(asked, ("hour",), f"SELECT hour, {_EACH} FROM hit GROUP BY 1 ORDER BY 1")  # noqa: S608
+    rows = _fetch(asked, ("hour",), f"SELECT hour, {_SUMS} FROM hit GROUP BY 1 ORDER BY 1")  # noqa: S608
     return [Hour(moment_of(hour), *map(int, counts)) for hour, *counts in rows]
