@@ -86,6 +86,7 @@ class Row(NamedTuple):
     ref: str
     url: str
     counts: Counts
+    phis: Mapping[str, float]  # how much its mail is clustered, by rate
 
 
 class Table(NamedTuple):
@@ -135,8 +136,8 @@ def regions(
     tables, totals = {}, None
     for kind in TABLES[view]:
         found = rate_tables.rates(filter, rights, by=kind.by, limit=TABLE_ROWS, sort=sort, now=now)
-        totals = totals or found.total
-        rows = [_row(kind, filter, row.key, row.label, row.counts) for row in found.rows]
+        totals = totals or found.whole
+        rows = [_row(kind, filter, row) for row in found.rows]
         tables[kind.id] = Table(kind.id, kind.title, kind.head, _note(kind, len(rows)), rows)
     return {
         "view": view,
@@ -151,14 +152,16 @@ def regions(
     }
 
 
-def _row(kind: TableKind, filter: Filter, key: str, label: str, counts: Counts) -> Row:
-    url = ""
+def _row(kind: TableKind, filter: Filter, row: rate_tables.RatesRow) -> Row:
+    url, key = "", row.key
     if kind.by == "tag" and key != REST_KEY:
         url = f"?{filter.without('location').with_('tag', key).canonical()}"
     elif key not in (NONE_KEY, REST_KEY):
         url = page_url(kind.by, key, query=filter.without(kind.by).canonical())
-    name = _name(kind, key, label)
-    return Row(row_id(kind.id, key), name, key if url and name != key else "", url, counts)
+    name = _name(kind, key, row.label)
+    return Row(
+        row_id(kind.id, key), name, key if url and name != key else "", url, row.counts, row.phis
+    )
 
 
 def _name(kind: TableKind, key: str, label: str) -> str:

@@ -1,23 +1,24 @@
 """How numbers look: thousands, rates with what they are made of, and how long ago."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-if TYPE_CHECKING:
-    from dashboard.rates import Rate
+from dashboard import judging
+from dashboard.judging import Verdict
+from dashboard.rates import Counts, Rate
 
 register = template.Library()
 
 NBSP = "\N{NO-BREAK SPACE}"
-EARLY = 60  # with fewer mails than this a rate says next to nothing
-FEW = 3  # one complaint among 171 mails is 0.58 %, and proves nothing
+# HighLevel's lines and Gmail's, the one that stops the mail first.
 LINES = {
-    "Bounces": ((0.05, "bad", "over 5 %"), (0.03, "warn", "over 3 %")),
-    "Complaints": ((0.003, "bad", "over 0.3 %"), (0.001, "warn", "over 0.1 %")),
+    "bounce_rate": ((0.05, "bad"), (0.03, "warn")),
+    "complaint_rate": ((0.003, "bad"), (0.001, "warn")),
 }
 
 
@@ -65,24 +66,43 @@ def heading(rate: "Rate") -> str:
     return f"{low}–{high}{NBSP}%"
 
 
-def verdict(label: str, rate: "Rate") -> tuple[str, str]:
+def verdict(name: str, rate: Rate) -> tuple[str, str]:
     """CSS class and words for a rate beside HighLevel's and Gmail's lines; both may be empty."""
     if rate.value is None:
         return "none", ""
-    if rate.denominator < EARLY:
-        return "early", "too early"
-    for line, level, words in LINES.get(label, ()):
-        if rate.value >= line:
-            return (level, words) if rate.numerator >= FEW else ("early", "too early")
+    for line, level in LINES.get(name, ()):
+        word = judging.verdict(rate.numerator, rate.denominator, line, rate.phi)
+        if word is Verdict.OVER:
+            return level, word.words(line)
+        if word is Verdict.PROBABLY_OVER:
+            return "warn", word.words(line)
+        if word is Verdict.TOO_EARLY and (line, level) == LINES[name][-1]:
+            return "early", "too early"
     return "", ""
 
 
+class Counted(Protocol):
+    """A row: what was counted, and the dispersions of its rates by their names."""
+
+    @property
+    def counts(self) -> Counts: ...
+    @property
+    def phis(self) -> Mapping[str, float]: ...
+
+
+def _rate(row: Counted, name: str) -> Rate:
+    """A row's rate, its range as wide as its mail is clustered."""
+    rate: Rate = getattr(row.counts, name)
+    return Rate.of(rate.numerator, rate.denominator, row.phis.get(name, 1.0))
+
+
 @register.simple_tag
-def rate_cell(label: str, rate: "Rate") -> SafeString:
+def rate_cell(label: str, row: Counted, name: str) -> SafeString:
     """A table cell: the rate, the line that it is over, and what it is made of."""
+    rate = _rate(row, name)
     if rate.value is None:
         return format_html('<td data-label="{}" class="none"><span>no data</span></td>', label)
-    level, words = verdict(label, rate)
+    level, words = verdict(name, rate)
     hint = format_html(' <b class="hint">{}</b>', words) if level in ("warn", "bad") else ""
     early = " · too early" if level == "early" else ""
     return format_html(
@@ -93,8 +113,9 @@ def rate_cell(label: str, rate: "Rate") -> SafeString:
 
 
 @register.simple_tag
-def rate_figure(label: str, rate: "Rate", base: str) -> SafeString:
+def rate_figure(label: str, row: Counted, name: str, base: str) -> SafeString:
     """A rate among the totals: large, in words, and with its range."""
+    rate = _rate(row, name)
     if rate.value is None:
         return format_html(
             '<div class="rate none"><dt>{}</dt>'
@@ -102,7 +123,7 @@ def rate_figure(label: str, rate: "Rate", base: str) -> SafeString:
             '<dd class="words">nothing {} yet</dd><dd class="range"></dd></div>',
             label, base,
         )  # fmt: skip
-    level, words = verdict(label.split()[0] + "s", rate)
+    level, words = verdict(name, rate)
     return format_html(
         '<div class="rate {}"><dt>{}{}</dt><dd class="figure"><span>{}</span></dd>'
         '<dd class="words">{} {}</dd><dd class="range">{}95 % range {}</dd></div>',
