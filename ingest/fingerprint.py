@@ -24,33 +24,51 @@ _LIST = re.compile(
     r"|ipcheck|proofpoint|junkemailfilter|lashback|gbudb|0spam|psbl|dnsbl|dnsrbl"
 )
 # Codes of providers that say what happened; all else that mixes letters and digits is an id.
-_STABLE = re.compile(
+_STABLE = (
     r"s(?:775|777\d\d|2017062302|\d{4,5})|(?:as)?201806281|as\d{5,10}|tss?\d\d|bl\d\d|ph\d\d"
     r"|cs\d\d|hm\d\d|(?:rp|sc|dy|ou|vs)-?\d{3}|rl\d{6}|ipbl\d{1,6}|cxdns|ub\d\d|e\d{4}"
     r"|aup#[\w-]{1,12}|oxsus\d{4}(?:_\d{1,3})?|ofr_?\d{3}(?:_\d{1,3})?|lpn\d{3}(?:_\d{1,3})?"
-    r"|(?:rtr|rly|dyn|hvu|con|dns):\w{2,3}|ib\d{3}|gl01|urlbl\d{1,5}|hme\d|[ri]\d|ipv[46]|base64|utf-?8|sha-?256|md5|rfc-?\d{3,4}|tlsv?1(?:\.\d)?|8-?bit(?:mime)?"
+    r"|(?:rtr|rly|dyn|hvu|con|dns):\w{2,3}|ib\d{3}|gl01|urlbl\d{1,5}|hme\d|[ri]\d|ipv[46]"
+    r"|base64|utf-?8|sha-?256|md5|rfc-?\d{3,4}|tlsv?1(?:\.\d)?|8-?bit(?:mime)?"
     r"|\d(?:st|nd|rd|th)|[a-z]{1,3}\d{1,2}"
 )
+_KNOWN = re.compile(f"{_STABLE}|{_LIST.pattern}")
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
-_BASIC = re.compile(r"[245]\d\d")
+_BASIC = re.compile(r"[24-6]\d\d")  # Mailgun's own codes are past 600
+_FIRST_BASIC = re.compile(r"(?<![\w.-])[4-6]\d\d(?![\w.])")
+_FIRST_ENHANCED = re.compile(r"(?<![\w.])[45]\.\d{1,3}\.\d{1,3}(?![\w.]?\w)")
 _BOTH = re.compile(r"([245]\d\d)[-#]{1,2}([245]\.\d{1,3}\.\d{1,3})")
 _IP = re.compile(
-    r"\d{1,3}(?:\.\d{1,3}){3}(?:[:/]\d{1,5})?|(?:ipv6:)?[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}",
+    r"\d{1,3}(?:\.\d{1,3}){3}(?:[:/]\d{1,5})?"
+    r"|(?:ipv6:)?[0-9a-f]{0,4}(?:(?::[0-9a-f]{0,4}){3,7}|::[0-9a-f]{0,4})(?:\.\d{1,3}){0,3}",
     re.IGNORECASE,
 )
-_ADDRESS = re.compile(r"[^@:]*@[^@:]*")
+_AMOUNT = re.compile(
+    r"[.,:/+%-]*\d[\d.,:/+%-]*(?:[kmg]?i?b|bytes?|s|secs?|ms|m|mins?|h|d|z)?", re.IGNORECASE
+)
+# What Exchange and others sign with: "[host date id]", "[ip count]".
+_TAG = re.compile(r"\[‹host› [^\[\]]{0,120}\]|\[‹host›\](?: \[‹host›\])+|\[‹ip› ‹n›\]")
+_DATE = re.compile(
+    r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6},? )?"
+    r"(?:‹n›,? (?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
+    r"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6} ‹n›),?(?: [+-]?‹n›){1,5}"
+)
 _HOST = re.compile(r"(?:[\w-]{1,63}\.){1,12}(?:[a-z][a-z0-9-]{1,23}|[A-Z][A-Z0-9-]{1,23})(?::\d+)?")
 # Exchange's own words, which look like host names.
 _EXCHANGE = re.compile(r"(?:resolver|storedrv|smtpsend|routing|transport|agent|queue)\.", re.I)
-_PIECE = re.compile(r"[!#-&*+\-./0-9:?@A-Z\\^_`a-z~]+")  # ASCII without quotes, brackets, ,;=<>|
+_PIECE = re.compile(r"[!#-&*+,\-./0-9:?@A-Z\\^_`a-z~]+")  # ASCII without quotes, brackets, ;=<>|
 _ACCENT = re.compile("[\u0300-\u036f]")
-_EDGE = ".:-!?*#/\\_~+^`&"
+_EDGE = ".,:-!?*#/\\_~+^`&"
 _LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"']+", re.IGNORECASE)
 _TOPIC = re.compile(r"[?&]p=([A-Za-z]{4,40})\b")  # Google's links name what happened
-_UNIT = re.compile(
-    r"(?:sec|min(?:ute)?s?\b|hour|day|byte|[km]i?b\b|messages|mails|connections|recipients|times)"
+# A number that counts something, though it looks like a code.
+_COUNT = re.compile(
+    r"(?<=.)(?<![\w.])[24-6]\d\d(?= (?:sec|min(?:ute)?s?\b|hour|day|byte|[km]i?b\b|messages|mails"
+    r"|connections|recipients|times))"
 )
-_LEAD = re.compile(r"\s{0,9}(?:(?:smtp|x-[a-z]{1,12});\s{0,3})")
+_JOINED = re.compile("[:/,]")
+_BREAK = re.compile(r"\\[nr]|<br ?/?>", re.IGNORECASE)
+_LEAD = re.compile(r"(?:\s{0,9}(?:smtp|x-[a-z_-]{1,20});)+", re.IGNORECASE)
 
 
 def fingerprint(detail: Detail) -> str:
@@ -60,11 +78,11 @@ def fingerprint(detail: Detail) -> str:
     """
     words = plain(detail.message) or plain(detail.description)
     code, enhanced = codes(words)
-    front = [str(detail.code or code or ""), detail.enhanced or enhanced]
-    rest = words.split(" ")
-    while rest and rest[0].strip("#()-") in front:
-        rest.pop(0)
-    return _cut(" ".join(filter(None, [*front, *rest])))
+    if _ENHANCED.fullmatch(detail.enhanced):
+        enhanced = detail.enhanced
+    front = [part for part in (str(detail.code or code or ""), enhanced) if part]
+    rest = [word for word in words.split() if word.strip("#()-") not in front]
+    return _cut(_tidy(" ".join([*front, *rest])), _KEPT)
 
 
 def digest(text: str) -> bytes:
@@ -74,8 +92,8 @@ def digest(text: str) -> bytes:
 
 def codes(words: str) -> tuple[int | None, str]:
     """The first basic and the first enhanced code of a plain text; None and "" without."""
-    basic = re.search(r"(?<![\w.-])[45]\d\d(?![\w.])", words)
-    enhanced = re.search(r"(?<![\w.])[45]\.\d{1,3}\.\d{1,3}(?![\w.]?\w)", words)
+    basic = _FIRST_BASIC.search(words)
+    enhanced = _FIRST_ENHANCED.search(words)
     return int(basic[0]) if basic else None, enhanced[0] if enhanced else ""
 
 
@@ -85,19 +103,33 @@ def plain(text: str) -> str:
 
     Codes that the lines of a reply repeat are there once.
     """
-    text = without_accents(text[:_LONGEST]).replace("\\n", "\n").replace("<br>", " ")
-    text = text.replace("...", "... ")
-    tokens = _LEAD.sub("", text, count=1).split()
+    text = _BREAK.sub(" ", without_accents(text[:_LONGEST])).replace("...", "... ")
+    lead = _LEAD.match(text)
+    tokens = text[lead.end() if lead else 0 :].split()
     seen: set[str] = set()
     kept: list[str] = []
-    for token, after in zip(tokens, [*tokens[1:], ""], strict=False):
+    for token in tokens:
         if not token.isalpha():
             if token[0].isdigit():
-                token = _counted(token, after, seen)
+                token = _once(token, seen)
             token = _PIECE.sub(_replaced, _LINK.sub(_linked, token))
         if token:
             kept.append(token.lower())
-    return " ".join(kept)
+    words = " ".join(without_accents(" ".join(kept)).split())
+    return _cut(_tidy(words), _LONGEST)
+
+
+def _tidy(words: str) -> str:
+    """Dates, counts and signatures of several words as one, until none is left."""
+    while True:
+        tidied = _COUNT.sub(NUMBER, _DATE.sub(NUMBER, _TAG.sub(_signature, words)))
+        if tidied == words:
+            return words
+        words = tidied
+
+
+def _signature(match: re.Match[str]) -> str:
+    return f"[{IP}]" if match[0].startswith(f"[{IP}") else f"[{HOST}]"
 
 
 def without_accents(text: str) -> str:
@@ -108,8 +140,8 @@ def without_accents(text: str) -> str:
     return unicodedata.normalize("NFC", _ACCENT.sub("", parts))
 
 
-def _counted(token: str, after: str, seen: set[str]) -> str:
-    """A code where it stands first, "" where it is repeated, a number that counts as such."""
+def _once(token: str, seen: set[str]) -> str:
+    """A code where it stands first, "" where it is repeated; other tokens as they are."""
     if both := _BOTH.fullmatch(token):
         new = [code for code in both.groups() if code not in seen]
         seen.update(both.groups())
@@ -118,8 +150,6 @@ def _counted(token: str, after: str, seen: set[str]) -> str:
     if _ENHANCED.fullmatch(core):
         repeated = core in seen
     elif _BASIC.fullmatch(core[:3]) and (core == token[:3] or token[3] == "-"):
-        if _UNIT.match(after.lower()):
-            return NUMBER
         core, token = core[:3], token.replace("-", " ", 1).rstrip()
         repeated = core in seen
     else:
@@ -147,15 +177,17 @@ def _replaced(match: re.Match[str]) -> str:
 def _placeholder(core: str) -> str:
     lower = core.lower()
     if "@" in core:
-        return _ADDRESS.sub(ADDRESS, core)
-    if _ENHANCED.fullmatch(core) or _BASIC.fullmatch(core) or _STABLE.fullmatch(lower):
+        return re.sub("[^:,]+", _replaced, core) if set(":,") & set(core) else ADDRESS
+    if _ENHANCED.fullmatch(core) or _BASIC.fullmatch(core) or _KNOWN.fullmatch(lower):
         return core
+    if _AMOUNT.fullmatch(core) and core.count(".") < 3:
+        return ID if "-" in core and len(core) > 12 else NUMBER
     if _IP.fullmatch(core):
         return core if core.startswith("127.") else IP  # what a blocklist answers
     if _HOST.fullmatch(core) and not _EXCHANGE.match(core):
         return _list_or(HOST, lower)
-    if ":" in core or "/" in core:
-        return re.sub(r"[^:/]+", lambda part: _placeholder(part[0]), core)
+    if _JOINED.search(core):
+        return re.sub("[^:/,]+", _replaced, core)
     return _number_or_id(core)
 
 
@@ -166,11 +198,12 @@ def _list_or(placeholder: str, lower: str) -> str:
 
 def _number_or_id(core: str) -> str:
     if not any(map(str.isdigit, core)):
-        return core.replace("_", " ")
+        core = core.replace("_", " ")
+        return core if _EXCHANGE.match(core) else core.replace(".", ". ")
     word, dot, _ = core.partition(".")
     if dot and len(word) > 5 and word.isalpha():
         return f"{word}.{ID}"  # "mcspamsignature.sa.9.0"
-    return NUMBER if not re.search("[A-Za-z]{3}", core) and core[0].isdigit() else ID
+    return NUMBER if _AMOUNT.fullmatch(core) else ID
 
 
 def _is_random(word: str) -> bool:
@@ -181,9 +214,9 @@ def _is_random(word: str) -> bool:
     return changes * 4 > len(word)
 
 
-def _cut(text: str) -> str:
-    """At most 300 characters, ending with a whole word where there is more than one."""
-    if len(text) <= _KEPT:
+def _cut(text: str, most: int) -> str:
+    """At most so many characters, ending with a whole word where there is more than one."""
+    if len(text) <= most:
         return text
-    head, _, _ = text[: _KEPT + 1].rpartition(" ")
-    return head or text[:_KEPT]
+    head, _, _ = text[: most + 1].rpartition(" ")
+    return head or text[:most]
