@@ -23,7 +23,10 @@ def check_settings(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Everything in the environment that would make Sendwatch fail or mislead later."""
-    checks = (_environment, _secret_key, _webhook_keys, _retention, _public_url, _sqlite_version)
+    checks = (
+        _environment, _secret_key, _webhook_keys, _quarantine, _retention, _public_url,
+        _sqlite_version,
+    )  # fmt: skip
     return [message for check in checks for message in check()]
 
 
@@ -82,6 +85,15 @@ def _unreadable(name: str, load: Callable[[str], list[Any]], id: str) -> Message
             f"{name} cannot be read: {error}",
             hint="Give public keys as PEM text, or paths of PEM files, one after another.",
             id=id,
+        )
+
+
+def _quarantine() -> Messages:
+    if settings.WEBHOOK_QUARANTINE:
+        yield Warning(
+            "WEBHOOK_QUARANTINE is on: webhooks with wrong signatures are stored, not refused.",
+            hint="Once the keys are right again, run replay_kept and switch it off.",
+            id="sendwatch.W003",
         )
 
 

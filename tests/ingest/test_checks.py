@@ -27,6 +27,7 @@ def test_the_settings_as_they_come_are_right() -> None:
         ("WEBHOOK_ED25519_KEYS", "no key", "sendwatch.E003"),
         ("WEBHOOK_EXTRA_ED25519_KEYS", "/no/such/file.pem", "sendwatch.E003"),
         ("WEBHOOK_RSA_KEYS", "-----BEGIN PUBLIC KEY-----", "sendwatch.E004"),
+        ("WEBHOOK_QUARANTINE", True, "sendwatch.W003"),
         ("EVENT_RETENTION_DAYS", 0, "sendwatch.E005"),
         ("PAYLOAD_RETENTION_DAYS", -1, "sendwatch.E005"),
         ("PAYLOAD_RETENTION_DAYS", 400, "sendwatch.W002"),
