@@ -21,7 +21,7 @@ from dashboard.queries import EventRow
 from dashboard.rates import Counts
 from dashboard.tallies import REST_KEY
 from ingest.models import Delivery, Event, HourlyCount, MinuteCount
-from ingest.vocabulary import FAILURES, NONE_KEY, Dimension, EventKind
+from ingest.vocabulary import FAILURES, FLEET_LOCATION, NONE_KEY, Dimension, EventKind
 
 FEED_ROWS = 60  # at first paint
 FEED_SENT = 200  # at most in one frame: a page keeps no more
@@ -250,7 +250,8 @@ def _events_of_value(
     """
     values = filter.values(name)
     ids = campaign_ids(values) if name == "campaign" else value_ids(dimension, values)
-    counted = restrict(HourlyCount.objects.filter(dimension=dimension, value_id__in=ids), rights)
+    counted = HourlyCount.objects.filter(dimension=dimension, value_id__in=ids)
+    counted = restrict(counted.exclude(location_id=FLEET_LOCATION), rights)
     newest = list(counted.order_by("-hour").values_list("location_id", "hour")[:FEED_ROWS])
     if not newest:
         return []
