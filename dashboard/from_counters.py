@@ -13,6 +13,7 @@ from dashboard.tallies import (
     PLACES,
     Question,
     Tally,
+    add,
     ids_of,
 )
 from ingest.counted_values import CAPPED
@@ -73,25 +74,23 @@ def count_hours(question: Question, hours: Hours, tally: Tally) -> list[Span]:
 def _add_rows(question: Question, counters: QuerySet[Any], tally: Tally) -> list[int]:
     """Add the counters by group, but for the hours that the zone splits: these are returned."""
     by, split = question.by, []
-    in_all = by not in OVERLAPPING or question.shown is not None
     # Aggregates inside values_list() would be grouped by the primary key.
-    for key, *measures in counters.order_by().values_list(_column(by)).annotate(**_SUMS):
-        if by in BY_TIME and is_split(key, by, question.filter.zone):
-            split.append(key)
-            continue
-        group = 4 * key if by in BY_TIME else key
-        if in_all:
-            tally.add_everywhere(group, measures)
-        else:
-            tally.add(group, measures)
+    found = list(counters.order_by().values_list(_column(by)).annotate(**_SUMS))
+    if by in BY_TIME:
+        split = [hour for hour, *_ in found if is_split(hour, by, question.filter.zone)]
+        apart = set(split)
+        found = [(4 * hour, *measures) for hour, *measures in found if hour not in apart]
+    for key, *measures in found:
+        tally.add(key, measures)
+    if found and (by not in OVERLAPPING or question.shown is not None):
+        add(tally.total, [sum(column) for column in list(zip(*found, strict=True))[1:]])
     return split
 
 
 def _add_total(question: Question, hours: Hours, tally: Tally) -> None:
     """Where a delivery is in several rows, the total comes from the rows of all mail."""
     found = _in_hours(_of_places(LocationHour, question), question, hours).aggregate(**_SUMS)
-    for i, n in enumerate(found.values()):
-        tally.total[i] += n or 0
+    add(tally.total, [n or 0 for n in found.values()])
 
 
 def _of_places(model: Any, question: Question) -> QuerySet[Any]:

@@ -98,11 +98,6 @@ class Tally:
         """Add measures to a group, not to the total."""
         add(self.groups[key], measures)
 
-    def add_everywhere(self, key: int, measures: Sequence[int]) -> None:
-        """Add measures to a group and to the total."""
-        add(self.groups[key], measures)
-        add(self.total, measures)
-
     def counted(self) -> dict[int, Counts]:
         """The groups that counted anything."""
         return {key: Counts(*measures) for key, measures in self.groups.items() if any(measures)}
@@ -114,8 +109,7 @@ def _nothing() -> list[int]:
 
 def add(measures: list[int], more: Sequence[int]) -> None:
     """Add to measures in place."""
-    for i, n in enumerate(more):
-        measures[i] += n
+    measures[:] = map(int.__add__, measures, more)
 
 
 def add_at(measures: list[int], positions: Iterable[int], n: int) -> None:

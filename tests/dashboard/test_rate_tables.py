@@ -4,19 +4,22 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
 from django.http import Http404
 from django.test.utils import CaptureQueriesContext
 
-from dashboard import rate_tables
+from dashboard import filters, rate_tables
 from dashboard.access import NOTHING, Rights, restrict
 from dashboard.filters import Filter, FilterError, parse
 from dashboard.rates import Counts, summed
 from dashboard.sources import count
+from dashboard.spans import hour_of
 from dashboard.tallies import ATTEMPTS, BY, DIMENSIONS, OVERLAPPING, Question
 from ingest.counted import Counted, places
+from ingest.counted_values import decisions
 from ingest.models import Delivery, Location, Value
 from ingest.vocabulary import MEASURES, Category, Dimension, Flag, Outcome
 from tests.dashboard import lives, rows
@@ -31,7 +34,7 @@ END = datetime(2026, 9, 26, 14, 20, tzinfo=UTC)
 @pytest.fixture
 def mail() -> None:
     """Days of random lives, written by the recorder: 3 locations, few of all else."""
-    lives.write(lives.lives())
+    lives.write(lives.lives(120))
 
 
 def asked(query: str) -> Filter:
@@ -70,19 +73,22 @@ TIMES = (
 def counted_by_hand(filter: Filter, rights: Rights, by: str) -> dict[str, Counts]:
     """The rows, from one delivery after the other; the total under "total"."""
     found: dict[str, Counts] = defaultdict(Counts)
+    texts = dict(Value.objects.values_list("pk", "text"))
     deliveries = restrict(filter.apply(Delivery.objects.all()), rights).select_related("location")
     for delivery in deliveries:
         counted = _counted(delivery)
         found["total"] += _counts(counted.measures)
-        for key, positions in _rows(delivery, counted, by, filter):
+        for key, positions in _rows(delivery, counted, by, filter.zone, texts):
             found[key] += _counts(positions)
     if by == "tag" and (tags := filter.values("tag")):
         found = {key: counts for key, counts in found.items() if key in (*tags, "total")}
     return {key: counts for key, counts in found.items() if counts or key == "total"}
 
 
-def _rows(delivery: Delivery, counted: Counted, by: str, filter: Filter) -> Any:
-    local = delivery.sent_at.astimezone(filter.zone)
+def _rows(
+    delivery: Delivery, counted: Counted, by: str, zone: ZoneInfo, texts: dict[int, str]
+) -> Any:
+    local = delivery.sent_at.astimezone(zone)
     single = {
         "location": delivery.location.ref,
         "company": delivery.location.company_ref or "(none)",
@@ -91,7 +97,6 @@ def _rows(delivery: Delivery, counted: Counted, by: str, filter: Filter) -> Any:
     }
     if by in single:
         return [(single[by], counted.measures)]
-    texts = dict(Value.objects.values_list("pk", "text"))
     placed = places(counted, no_tag=0)
     return [
         (texts.get(value) or "(none)", positions)
@@ -114,9 +119,10 @@ def _counts(positions: tuple[int, ...]) -> Counts:
 @pytest.mark.parametrize("by", [by for by in BY if by not in ("ip", "pool", "category")])
 def test_rates_are_what_counting_the_deliveries_gives(mail: None, by: str) -> None:
     some = Location.objects.filter(ref__in=["a", "c"]).values_list("pk", flat=True)
+    members = Rights(location_ids=frozenset(some))
     combined = [*product(FILTERS, ("range=7d", TIMES[9])), *product(("", "tag=t1"), TIMES)]
-    for query, times in combined:
-        for rights in (EVERYTHING, Rights(location_ids=frozenset(some)), NOTHING):
+    for number, (query, times) in enumerate(combined):
+        for rights in (EVERYTHING, (members, NOTHING, EVERYTHING)[number % 3]):
             if "location=" in query and not rights.everything:
                 continue
             filter = asked(f"{query}&{times}")
@@ -320,3 +326,57 @@ def test_rates_of_a_hidden_location_are_refused() -> None:
 
 def test_every_attempt_can_be_asked_by_but_the_receivers_hosts() -> None:
     assert ATTEMPTS.keys() - set(BY) == {"mx"}
+
+
+# --- Values that are not counted apart ---------------------------------------------------------
+
+
+@pytest.fixture
+def capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mail of locations that count only one value of a dimension apart."""
+    monkeypatch.setattr(decisions, "limit", 1)
+    monkeypatch.setattr(filters, "MOST_VALUES", 1)
+    lives.write(lives.lives(80))
+
+
+@pytest.mark.parametrize("by", [by for by in BY if by not in ("hour", "day")])
+def test_values_that_share_a_row_are_counted_alike(capped: None, by: str) -> None:
+    for query in ("", "tag=t1", "tag=(other)", "campaign=w1", "campaign=(other)", "step=-s1"):
+        for times in ("range=7d", TIMES[10]):
+            question = Question(asked(f"{query}&{times}"), EVERYTHING, by)
+            fast, _ = count(question)
+            slow, _ = count(question, counters=False)
+            assert fast.total == slow.total, (query, times)
+            assert _named(question, fast) == _named(question, slow), (query, times)
+
+
+def test_what_is_not_counted_apart_is_in_other(capped: None) -> None:
+    for by in ("tag", "campaign", "provider", "ip"):
+        table = rate_tables.rates(asked("location=a"), EVERYTHING, by=by, now=END)
+        keys = {row.key for row in table.rows}
+        assert "(other)" in keys, by
+        assert len(keys - {"(other)", "(none)"}) == 1, by
+
+
+# --- How far back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "by", "is_incomplete"),
+    [
+        ("range=7d", "tag", False),
+        ("range=7d&tag=t1&tag=t2", "location", True),
+        ("", "location", False),
+        ("class=hard", "location", True),
+        ("range=24h&class=hard", "location", False),
+        ("range=7d&tz=Asia/Kolkata", "day", True),
+    ],
+)
+def test_what_needs_deliveries_says_since_when_they_are_kept(
+    mail: None, query: str, by: str, is_incomplete: bool
+) -> None:
+    since = datetime(2026, 9, 23, tzinfo=UTC)
+    with rows.horizon(deliveries_hour=hour_of(since)):
+        table = rate_tables.rates(asked(query), EVERYTHING, by=by, now=END)
+    assert table.complete_from == (since if is_incomplete else None)
+    assert table.as_json()["complete_from"] == (since.isoformat() if is_incomplete else None)
