@@ -1,15 +1,18 @@
 """Which events may match a filter: found by the database, so that rare ones are found soon."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import Q, Sum
+from django.db.models import F, Min, Q, Sum
 
 from dashboard.access import Rights
+from dashboard.bounded import within
 from dashboard.filters import Filter
 from ingest.models import Delivery, Event, EventHour, Location
 from ingest.vocabulary import FLEET_LOCATION
 
-FEW_DELIVERIES = 2_000  # that a search may find and still be asked for by their ids
+FEW_DELIVERIES = 2_000  # that may be asked for by their ids
+SHORT_CUT = 0.25  # seconds that it may take to find out that they are few
 FEW_EVENTS = 50_000  # of a stretch of time that are looked through at once
 # Ids in the first stretch that is looked through; where an index holds the reasons, many more.
 FIRST, FIRST_OF_REASON = 2_000, 500_000
@@ -45,13 +48,16 @@ class EventSearch:
         return sorted(found)[:limit]
 
     def _of_few_deliveries(self, filter: Filter) -> list[Q]:
-        """Where a recipient or a message is searched for: its deliveries', and those of none."""
-        searched = filter.values("q")
-        if not searched or any(value.startswith("@") for value in searched):
+        """Where few deliveries match: what happened to them, and what has no delivery."""
+        conditions = filter.delivery_conditions()
+        if not conditions:
             return []
-        deliveries = Delivery.objects.filter(*filter.only("q").conditions())
-        ids = list(deliveries.values_list("pk", flat=True)[: FEW_DELIVERIES + 1])
-        if len(ids) > FEW_DELIVERIES:
+        deliveries = Delivery.objects.filter(*conditions)
+        if self._locations is not None:
+            deliveries = deliveries.filter(location_id__in=self._locations)
+        found = deliveries.order_by().values_list("pk", flat=True)[: FEW_DELIVERIES + 1]
+        ids = within(SHORT_CUT, lambda: list(found))
+        if ids is None or len(ids) > FEW_DELIVERIES:
             return []
         return [Q(delivery_id__in=ids), Q(delivery_id=None)]
 
@@ -62,14 +68,43 @@ class EventSearch:
         hour = (filter.start - _EPOCH) // _HOUR
         if self._happened_since(hour) > FEW_EVENTS:
             return []
-        # The index is by location first.
-        located = Q()
-        if self._locations is None:
-            located = Q(location_id__in=list(Location.objects.values_list("pk", flat=True)))
-        return [located & Q(key__gte=hour.to_bytes(4)), located & Q(key__lt=_UNDATED)]
+        located = Q(location_id__in=self._places())
+        return [located & found for found in _since(hour)]
+
+    def begin_after(self, filter: Filter, after: int) -> int:
+        """The last cursor of which it is known that none up to it matches: ``after`` or later.
+
+        For a stretch of time that is not short, but began long after the first events.
+        """
+        if filter.start is None or filter.clock == "sent":
+            return after
+        keys = _since((filter.start - _EPOCH) // _HOUR)
+        located = Q(location_id__in=self._places())
+
+        def first() -> int | None:
+            # The sum keeps PostgreSQL from going through all events in the order of their ids.
+            found = (
+                Event.objects.filter(located, key).aggregate(first=Min(F("pk") + 0))["first"]
+                for key in keys
+            )
+            return min((pk for pk in found if pk), default=None)
+
+        known = within(SHORT_CUT, first)
+        return after if known is None else max(after, known - 1)
+
+    def _places(self) -> Collection[int]:
+        """Primary keys of all locations that are looked at: the index is by location first."""
+        if self._locations is not None:
+            return self._locations
+        return list(Location.objects.values_list("pk", flat=True))
 
     def _happened_since(self, hour: int) -> int:
         """About how many events; those of test mode are not counted."""
         places = {FLEET_LOCATION} if self._locations is None else self._locations
         counted = EventHour.objects.filter(location_id__in=places, hour__gte=hour)
         return int(counted.aggregate(n=Sum("events", default=0))["n"])
+
+
+def _since(hour: int) -> list[Q]:
+    """Conditions on keys that hold all that happened since an hour: they begin with theirs."""
+    return [Q(key__gte=hour.to_bytes(4)), Q(key__lt=_UNDATED)]

@@ -305,11 +305,15 @@ class Filter:
             for name, query in _OWN_QUERIES.items()
             if reasons and (values := self.values(name))
         ]
-        aside = {"location", "company", "reason", *(_OWN_KEYS if reasons else ())}
-        of_delivery = self.only(*self.names - aside).conditions("delivery__")
-        if of_delivery:  # events without one speak for themselves
+        if of_delivery := self.delivery_conditions("delivery__"):
+            # Events without one speak for themselves.
             conditions.append(Q(delivery=None) | _every(of_delivery))
         return conditions
+
+    def delivery_conditions(self, prefix: str = "") -> list[Q]:
+        """What it asks of the delivery of an event, if it has one; locations aside."""
+        aside = {"location", "company", "reason", *(_OWN_KEYS if self.values("reason") else ())}
+        return self.only(*self.names - aside).conditions(prefix)
 
     def _event_times(self) -> Q:
         if self.clock != "sent":

@@ -22,6 +22,7 @@ from ingest.models import (
     Delivery,
     Event,
     MinuteCount,
+    ReasonHour,
     Value,
     tag_ids,
 )
@@ -40,6 +41,7 @@ from ingest.vocabulary import (
 
 SCAN_SECONDS = 0.4  # that a page of events is looked for
 SCAN_GROWTH = 8  # times as many ids, at most, in the next stretch as in the last one
+FEW_REFUSALS = 50_000  # events, up to which a reason's deliveries are found by them
 HOUR = timedelta(hours=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -446,6 +448,8 @@ def events_page(filter: Filter, rights: Rights, *, after: int, limit: int) -> Ev
         until, wanted = min(after + width, newest), limit - len(found)
         cursors = search.cursors(after, until, wanted)
         found += [row for row in _rows_at(cursors) if filter.matches(row)]
+        if not cursors and width == search.first:
+            until = search.begin_after(filter, until)
         after = cursors[-1] if len(cursors) == wanted else until
         now = time.monotonic()
         width = _next_width(width, spent=now - started, left=began + SCAN_SECONDS - now)
@@ -543,14 +547,30 @@ def deliveries_page(
     may not be seen.
     """
     filter.check_locations(rights)
-    deliveries = restrict(filter.apply(Delivery.objects.all()), rights)
+    deliveries = restrict(filter.apply(_refused(filter)), rights)
     if before:
         sent_at, pk = _read_before(before)
         earlier = Q(sent_at__lt=sent_at) | Q(sent_at=sent_at, pk__lt=pk)
         deliveries = deliveries.filter(earlier, sent_at__lte=sent_at)
-    rows = _delivery_rows(deliveries.order_by("-sent_at", "-pk")[: limit + 1])
+    # First where they are: that the index may tell, which holds most of what filters ask for.
+    found = deliveries.order_by("-sent_at", "-pk").values_list("pk", flat=True)[: limit + 1]
+    order = {pk: i for i, pk in enumerate(found)}
+    rows = _delivery_rows(Delivery.objects.filter(pk__in=order))
+    rows.sort(key=lambda row: order[row.id])
     more = f"{_micros(rows[limit - 1].sent_at)}.{rows[limit - 1].id}" if limit < len(rows) else None
     return DeliveriesPage(rows[:limit], more)
+
+
+def _refused(filter: Filter) -> QuerySet[Delivery]:
+    """All deliveries; for reasons that are seldom given, those that have an event with one."""
+    reasons = [value for value in filter.values("reason") if value != NONE_KEY]
+    if not reasons or len(reasons) < len(filter.values("reason")):
+        return Delivery.objects.all()
+    given = ReasonHour.objects.filter(reason_id__in=reasons).aggregate(n=Sum("events", default=0))
+    if given["n"] > FEW_REFUSALS:
+        return Delivery.objects.all()
+    refusals = Event.objects.filter(reason_id__in=reasons)
+    return Delivery.objects.filter(pk__in=refusals.values("delivery_id"))
 
 
 def get_delivery(pk: int, rights: Rights) -> DeliveryRow:

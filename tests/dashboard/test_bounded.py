@@ -3,7 +3,7 @@
 import pytest
 from django.db import OperationalError, connection
 
-from dashboard.bounded import TookTooLong, bounded_reads
+from dashboard.bounded import TookTooLong, bounded_reads, within
 from tests.dashboard import rows
 
 ENDLESS = {
@@ -61,13 +61,23 @@ SLOW = {
 
 
 @pytest.mark.django_db
-def test_the_outer_of_two_decides() -> None:
-    with pytest.raises(TookTooLong), bounded_reads(0.05), bounded_reads(60):
-        ask_for_ever()
+def test_the_shorter_of_two_holds() -> None:
+    for outer, inner in ((0.05, 60), (60, 0.05)):
+        with pytest.raises(TookTooLong), bounded_reads(outer), bounded_reads(inner):
+            ask_for_ever()
     with pytest.raises(TookTooLong), bounded_reads(0.05):
         with bounded_reads(60):
             pass
         ask_for_ever()
+
+
+@pytest.mark.django_db
+def test_a_short_cut_may_be_too_long_and_what_follows_goes_on() -> None:
+    with bounded_reads(60):
+        rows.location("kept")
+        assert within(0.05, ask_for_ever) is None
+        assert within(60, lambda: ask("SELECT count(*) FROM ingest_location")) == (1,)
+        assert ask(SLOW[connection.vendor])
 
 
 @pytest.mark.django_db

@@ -76,7 +76,7 @@ def test_all_that_match_are_found(
     stored: list[int], query: str, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_search, "FEW_EVENTS", few - 1)
-    monkeypatch.setattr(event_search, "FEW_DELIVERIES", few)
+    monkeypatch.setattr(event_search, "FEW_DELIVERIES", few - 1)
     query = query.replace("R", str(rows.reason("slow down").pk))
     filter = asked(query)
     ids = filter.location_ids(EVERYTHING)
@@ -96,15 +96,24 @@ def test_what_the_database_can_tell_is_not_left_to_us(stored: list[int]) -> None
     assert found("campaign=c&location=other") == [stored[2]]
 
 
-def test_a_search_and_a_short_time_are_looked_through_at_once(stored: list[int]) -> None:
-    def first(query: str) -> int | None:
-        return EventSearch(asked(query), EVERYTHING).first
+def first(query: str) -> int | None:
+    """How many events are looked through at first; ``None``: all."""
+    return EventSearch(asked(query), EVERYTHING).first
 
-    assert (first("q=ann"), first("range=1h")) == (None, None)
-    assert (first("q=@one.example"), first("tag=a"), first("range=1h&clock=sent")) == (
-        (event_search.FIRST,) * 3
-    )
+
+def test_few_deliveries_are_looked_through_at_once(
+    stored: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (first("q=ann"), first("tag=a")) == (None, None)
+    assert (first(""), first("location=loc")) == (event_search.FIRST, event_search.FIRST)
+    assert first("range=24h&clock=sent") == event_search.FIRST
     assert first("reason=5") == event_search.FIRST_OF_REASON
+    monkeypatch.setattr(event_search, "FEW_DELIVERIES", 1)
+    assert (first("tag=a"), first("tag=-a")) == (None, event_search.FIRST)
+
+
+def test_little_time_is_looked_through_at_once(stored: list[int]) -> None:
+    assert first("range=1h") is None
     hour = int(NOW.timestamp()) // 3600
     EventHour.objects.create(
         location_id=FLEET_LOCATION, hour=hour, provider_id=1, kind=2, events=10**6
@@ -112,6 +121,20 @@ def test_a_search_and_a_short_time_are_looked_through_at_once(stored: list[int])
     assert first("range=1h") == event_search.FIRST
     assert first("from=2026-11-22T11:00Z") is None
     assert first("range=1h&location=loc") is None
+    assert first("range=1h&clock=sent") == event_search.FIRST
+
+
+def test_what_is_older_than_the_time_asked_for_is_passed_over(stored: list[int]) -> None:
+    def begin(query: str, after: int = 0) -> int:
+        filter = asked(query)
+        return EventSearch(filter, EVERYTHING).begin_after(filter, after)
+
+    old = rows.event(rows.delivery(9, sent_at=NOW - timedelta(days=50))).pk
+    assert begin("from=2026-11-22T10:00Z&location=other") == stored[2] - 1
+    assert begin("from=2026-11-22T10:00Z&location=other", old) == old
+    assert begin("from=2026-11-22T10:00Z") == stored[0] - 1
+    assert begin("from=2026-11-22T10:00Z&clock=sent") == begin("") == 0
+    assert begin("from=2027-01-01", 5) == max(5, stored[1] - 1)  # its key says nothing
 
 
 def test_only_what_may_be_seen_is_found(stored: list[int]) -> None:

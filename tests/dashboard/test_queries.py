@@ -210,6 +210,7 @@ def test_a_page_of_events_holds_only_what_may_be_seen() -> None:
 def test_a_rare_match_takes_several_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "SCAN_SECONDS", 0)
     monkeypatch.setattr(event_search, "FIRST", 4)
+    monkeypatch.setattr(event_search, "FEW_DELIVERIES", 0)
     ids = [rows.event(rows.delivery(n, tags=("rare",) if n == 6 else ())).pk for n in range(8)]
     empty = page("tag=rare", after=ids[0] - 1)
     assert (empty.rows, empty.cursor, empty.more) == ([], ids[3], True)
@@ -244,6 +245,34 @@ def test_deliveries_come_newest_first_and_page_by_page() -> None:
             break
         before = found.before
     assert seen == expected
+
+
+@pytest.mark.parametrize("few", [-1, 50_000])
+def test_the_deliveries_of_a_reason_are_found(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "FEW_REFUSALS", few)
+    seldom, often = rows.reason("seldom"), rows.reason("often")
+    made = [rows.delivery(n, reason=r) for n, r in enumerate([seldom, often, None])]
+    for of in made:
+        rows.event(of, kind=EventKind.DEFERRED, reason=seldom)
+
+    def found(query: str) -> list[int]:
+        page = queries.deliveries_page(asked(query), EVERYTHING, limit=5)
+        return sorted(row.id for row in page.rows)
+
+    assert found(f"reason={seldom.pk}") == [made[0].pk]
+    assert found(f"reason={seldom.pk}&reason=(none)") == [made[0].pk, made[2].pk]
+    assert found(f"reason=-{seldom.pk}") == [made[1].pk, made[2].pk]
+
+
+def test_a_page_of_events_begins_where_its_time_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_search, "FEW_EVENTS", -1)
+    monkeypatch.setattr(event_search, "FIRST", 2)
+    old = [rows.event(rows.delivery(n, sent_at=NOW - timedelta(days=9))).pk for n in range(7)]
+    of = rows.delivery(9)
+    new = [rows.event(of, kind=kind).pk for kind in (EventKind.ACCEPTED, EventKind.DELIVERED)]
+    found = page("range=24h", after=old[0] - 1)
+    assert [row.cursor for row in found.rows] == new
+    assert (found.cursor, found.more) == (new[-1], False)
 
 
 def test_a_delivery_row_has_all_of_the_contract() -> None:
