@@ -39,7 +39,7 @@ from ingest.vocabulary import FAILURES, FLEET_LOCATION, MEASURES, Category, Dime
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 2_000  # ids of events that are looked through at once
+WINDOW = 10_000  # ids of events that are looked through at once
 BATCH = 100  # deliveries (or events without one) a transaction: with their events some 300 rows
 TRIES = 5  # of a transaction that met a deadlock or a lock time-out
 

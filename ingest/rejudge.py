@@ -139,21 +139,28 @@ def refold(facts: fold.Facts, whys: Sequence[tuple[Failure, fold.Why]]) -> fold.
     Only how they are classified changes, never which of them decides.
     """
     new = msgspec.structs.replace(facts)
-    for failure, why in whys:
-        if facts.failure is not None and facts.failure.key == failure.key:
-            new.failure = msgspec.structs.replace(
-                facts.failure,
-                category=why.category,
-                bounce_class=why.bounce_class,
-                marks=why.marks,
-                reason=why.reason,
-            )
+    by_key = {failure.key: why for failure, why in whys}
+    new.failure, new.deferral = (_anew(each, by_key) for each in (facts.failure, facts.deferral))
     deferrals = [(f.time, why.category) for f, why in whys if f.kind is EventKind.DEFERRED]
     categories = {category for _, category in deferrals}
     if facts.first.get(EventKind.DEFERRED) not in {at for at, _ in deferrals}:
         categories.update(facts.deferral_categories)  # the first has gone: others may have
     new.deferral_categories = sorted(categories)
     return new
+
+
+def _anew(failure: fold.Failure | None, whys: dict[str, fold.Why]) -> fold.Failure | None:
+    """A failure with its new classification, if there is one: its event may have gone."""
+    if failure is None or failure.key not in whys:
+        return failure
+    why = whys[failure.key]
+    return msgspec.structs.replace(
+        failure,
+        category=why.category,
+        bounce_class=why.bounce_class,
+        marks=why.marks,
+        reason=why.reason,
+    )
 
 
 class Judge:

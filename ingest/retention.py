@@ -181,7 +181,6 @@ class Pruning:
         yield from self._deliveries(kept)
         for age in self._ages():
             yield from self._aged(age)
-        yield from self._minutes()
         yield from self._days(kept)
 
     def _time(self, days: int) -> datetime:
@@ -328,6 +327,7 @@ class Pruning:
             _Age("hours of answers", AnswerHour, "hour < %s", quality),
             _Age("kept webhooks", KeptWebhook, "received_at < %s OR replayed_at < %s", kept),
             _Age("quarantined webhooks", QuarantinedWebhook, "received_at < %s", quarantined),
+            _Age("minutes", MinuteCount, "minute <= %s", [oldest_minute(self.now)]),
         ]
 
     def _aged(self, age: _Age) -> Iterator[Step]:
@@ -340,14 +340,6 @@ class Pruning:
             if not rows:
                 return
             yield Step(age.what, rows, 0)
-
-    def _minutes(self) -> Iterator[Step]:
-        if self.dry:
-            oldest = oldest_minute(self.now)
-            yield Step("minutes", MinuteCount.objects.filter(minute__lte=oldest).count())
-            return
-        while rows := prune_minutes(now=self.now):
-            yield Step("minutes", rows, 0)
 
     def _days(self, kept: Kept) -> Iterator[Step]:
         """Hours of the counters become days, long after they were frozen."""

@@ -13,6 +13,8 @@ import orjson
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest import counting, fold, operator_rules, reclassify, retention
 from ingest.counted_values import decisions
@@ -31,13 +33,13 @@ from ingest.models import (
     Reason,
     ReasonHour,
 )
-from ingest.normalize import Detail
+from ingest.normalize import Detail, NormalizedEvent
 from ingest.reclassify import Filter, Reclassification, assign_category
 from ingest.record import item_from_body, write_batch
 from ingest.rejudge import Failure, Refusal, refold
 from ingest.retention import Pruning
-from ingest.vocabulary import BounceClass, Category, Dimension, EventKind, Flag
-from tests.ingest.events import event
+from ingest.vocabulary import FAILURES, BounceClass, Category, Dimension, EventKind, Flag
+from tests.ingest.events import event, lives
 
 START = 1_790_000_000  # seconds
 NOW = (START + 100_000) * 1_000_000
@@ -433,6 +435,40 @@ def test_a_decisive_failure_whose_event_has_gone_stays_as_it_is() -> None:
     changed = refold(facts, [(stored, fold.Why(category=7, marks=1))]).failure
     assert changed is not None
     assert (changed.category, changed.marks, changed.key) == (7, 1, facts.failure.key)
+
+
+_whys = st.builds(
+    fold.Why,
+    category=st.integers(1, 17),
+    bounce_class=st.integers(0, 5),
+    marks=st.integers(0, 7),
+    reason=st.sampled_from(["aa" * 8, "bb" * 8]),
+)
+
+
+@given(life=lives(), data=st.data())
+def test_anew_is_as_if_it_had_been_so_at_once(
+    life: list[NormalizedEvent], data: st.DataObject
+) -> None:
+    """Whatever the events, their order and how each is classified."""
+    refused = [each for each in life if each.kind in FAILURES]
+    whys = {each.key: data.draw(_whys) for each in refused}
+    stored, at_once = fold.Facts(), fold.Facts()
+    for each in life:
+        fold.absorb(stored, each)
+        fold.absorb(at_once, each, whys.get(each.key, fold.Why()))
+    failures = [
+        (
+            Failure(
+                number, 1, 1, each.kind, each.occurred_at, each.key.hex(), Refusal(0, 0), "", 0,
+                each.detail,
+            ),
+            whys[each.key],
+        )
+        for number, each in enumerate(refused)
+    ]  # fmt: skip
+    assert refold(stored, failures) == at_once
+    assert refold(at_once, failures) == at_once
 
 
 # --- The command --------------------------------------------------------------------------------
