@@ -85,11 +85,11 @@ def changed(
     """
     wanted = _check_asked(filter, measure, by)
     filter.check_locations(rights)
-    found, needed = {}, []
+    found, needed, before = {}, [], None
     for name in wanted:
         question = Question(filter.at(now), rights, name)
         tally, spans = count(question)
-        before = earlier(question, compare, now=now)
+        before = earlier(question, compare, now=now, known=before)
         needed += [*spans, *before.needed]
         total = Counts(*tally.total)
         rows = named_rows(question, tally)
@@ -97,6 +97,7 @@ def changed(
         phis = dispersions(question, {}, now)[TOTAL]
         was = named_rows(before.question, before.tally)
         found[name] = (_moved(name, measure, (was, before.total), (rows, total), phis), labels)
+    assert before  # noqa: S101 - there is at least one dimension
     return Changed(
         measure, before, total, question.start, question.filter.end, found, complete_from(needed)
     )
