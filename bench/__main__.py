@@ -2,6 +2,7 @@
 
 python -m bench [ingest|sockets|verify|normalize|all|exact]
                 [--seconds N] [--rounds N] [--engines sqlite,postgresql]
+python -m bench [history|queries] …: ``bench.large`` says what they take
 """
 
 import argparse
@@ -19,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import exact, ingest, normalize, sockets, verify
+from bench import exact, ingest, large, normalize, sockets, verify
 from bench.requests import Requests, make_requests
 from tests.__main__ import _probe_postgresql, _probe_redis
 
@@ -32,12 +33,13 @@ PACKAGES = ("django", "daphne", "uvicorn", "gunicorn", "psycopg", "pynacl", "uvl
 
 def main(arguments: list[str]) -> int:
     """Measure what was asked for; prints tables, and writes the figures as JSON."""
-    asked = _parse(arguments)
     # Ended from outside, it must drop its databases as it does on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     RESULTS.mkdir(exist_ok=True)
     try:
-        _measure(asked)
+        if arguments[:1] in (["history"], ["queries"]):
+            return large.main(arguments)
+        _measure(_parse(arguments))
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 130

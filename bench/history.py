@@ -63,7 +63,8 @@ from ingest.vocabulary import (
 )
 
 HOUR = 3_600_000_000
-HOURS = 30 * 24
+# What it needs while it is made, on PostgreSQL: its tables, and what sorting and the log take.
+BYTES_A_DELIVERY, BYTES_AT_LEAST = 3_400, 1_200_000_000
 _SAMPLE_NOW = 1_790_000_000_000_000
 _SAMPLE_LOCATIONS = 24
 _SHARDS = 8  # sets of sending addresses that locations share
@@ -84,6 +85,7 @@ class Ask:
 
     deliveries: int
     now: int
+    days: int = 30
     seed: int = 1
     locations: int = 1_000
     domains: int = 30_000  # of recipients, beside the large providers'
@@ -93,7 +95,12 @@ class Ask:
     @property
     def began(self) -> int:
         """Where the first hour begins."""
-        return (self.now // HOUR - HOURS + 1) * HOUR
+        return (self.now // HOUR - self.days * 24 + 1) * HOUR
+
+
+def disk_needed(ask: Ask) -> int:
+    """Bytes that the history and its making take, about."""
+    return BYTES_AT_LEAST + BYTES_A_DELIVERY * ask.deliveries
 
 
 def fill(ask: Ask, say: Callable[[str], None]) -> None:
@@ -421,7 +428,7 @@ class _Planner:
             self._mailing(
                 self._ref("bulk"), f"Blast {day + 1}", "", ["et_bulk", rng.choice(topics)]
             )
-            for day in range(HOURS // 24 + 1)
+            for day in range(self._ask.days + 1)
         ]
         names = [f"{kind}.client-{rank + 1}.example" for kind in ("mail", "news")]
         senders = [(self._values.id_of(Dimension.SENDING_DOMAIN, name), name) for name in names]
@@ -506,7 +513,7 @@ def _write(ask: Ask, plan: _Plan, rng: Random) -> None:
 
 def _sendings(ask: Ask, plan: _Plan, rng: Random) -> Iterator[tuple[int, _Place]]:
     """Times and locations of all deliveries, as busy as office hours and weekdays are."""
-    shares = list(accumulate(_busy(ask.began // HOUR + hour) for hour in range(HOURS)))
+    shares = list(accumulate(_busy(ask.began // HOUR + hour) for hour in range(ask.days * 24)))
     done = 0
     for hour, share in enumerate(shares):
         begin = ask.began + hour * HOUR

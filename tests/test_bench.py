@@ -1,8 +1,11 @@
 """The benchmark: that its parts run end to end, and that its peer writes the same rows."""
 
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,11 @@ import orjson
 import pytest
 from django.db import models
 
-from bench import history, ingest, sockets
+from bench import history, ingest, large, queries, sockets
 from bench.plain import write as plain
 from bench.requests import Requests, make_requests
 from bench.servers import Prelude
+from dashboard.bounded import TookTooLong
 from ingest import counting, demo
 from ingest.counted_values import decisions
 from ingest.fold import dump_facts, judge, load_facts
@@ -37,6 +41,7 @@ from ingest.record import Item, item_from_body, payload_of, write_batch
 from ingest.statements import aware_utc
 from ingest.vocabulary import OTHER_KEY, ROLLED_UP, Dimension
 from tests.ingest.tables import empty, tables
+from tests.serving import ROOT
 
 NOW = 1_790_000_000_000_000
 
@@ -258,3 +263,76 @@ def test_the_recorder_goes_on_from_a_history() -> None:
     assert {item.status for item in items} == {"stored"}
     assert Delivery.objects.count() > ASK.deliveries
     assert list(counting.differences(now=NOW)) == []
+
+
+# --- Questions to it ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("filled")
+def test_every_question_is_answered() -> None:
+    asked = list(queries.Questions(datetime.fromtimestamp(NOW / 1e6, UTC)))
+    names = [(question.group, question.name) for question in asked]
+    assert len(names) == len({*names}) > 120
+    for question in asked:
+        question.ask()
+    figures = queries.figures(ASK.deliveries, [queries.measure(asked[0])])
+    assert figures["disk"]["events"] == Event.objects.count()
+    assert 100 < figures["disk"]["bytes_a_payload"] < 1_000
+    assert [answer["verdict"] in ("met", "MISSED") for answer in figures["answers"]] == [True]
+
+
+@pytest.mark.django_db
+def test_an_answer_that_takes_too_long_has_missed_its_target() -> None:
+    def ask() -> None:
+        raise TookTooLong
+
+    answer = queries.measure(queries.Question("lists", "deliveries", 100, ask))
+    assert (answer.verdict, answer.as_json()["p95_ms"]) == ("MISSED", None)
+
+
+def figures(deliveries: int, **p95: float | None) -> large.Figures:
+    answers = [
+        {"group": "g", "name": name, "target_ms": 100, "first_ms": 9.0, "p95_ms": ms, "verdict": ""}
+        for name, ms in p95.items()
+    ]
+    return {"deliveries": deliveries, "answers": answers}
+
+
+def test_answers_are_shown_by_size_beside_their_targets() -> None:
+    head, rows = large.table([figures(1_000, a=1.26), figures(10_000, a=1_200.4, b=None)])
+    assert head == ("p95 ms, warm", "1,000", "10,000", "first", "target", "")
+    assert rows == [
+        ("g: a", "1.3", "1,200", "9.0", "100", ""),
+        ("g: b", "", "stopped", "9.0", "100", ""),
+    ]
+
+
+def test_growth_is_of_answers_that_take_some_time() -> None:
+    grown = large.growth(figures(1, a=10, b=1, c=0.1, d=9), figures(2, a=30, b=4, c=25, d=None))
+    assert grown == [("g: a", 3.0), ("g: c", 10.0)]
+
+
+def test_bytes_an_event_are_given_with_and_without_payloads() -> None:
+    disk = queries.Disk(events=100, tables={"e": 50_000, "d": 20_000}, payload=400.0, kept=25)
+    assert large.disk_rows({"disk": disk.as_json()}) == [
+        ("e", "500"),
+        ("d", "200"),
+        ("all, without payloads", "600"),
+        ("all, with every payload (estimated: 400 bytes each)", "1,000"),
+    ]
+
+
+@pytest.mark.both_engines
+def test_a_history_is_made_in_a_database_of_its_own(engine: str) -> None:
+    command = [
+        sys.executable, "-m", "bench", "history", "--engine", engine,
+        "--deliveries", "1000", "--locations", "20", "--sample", "600",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "GB of disk" in done.stdout
+    assert "counters that differ from their deliveries: 0" in done.stdout
+
+
+def test_a_history_that_the_disk_has_no_room_for_is_refused(tmp_path: Path) -> None:
+    assert large._lacking("sqlite", 10**6, tmp_path) == ""
+    assert "too little" in large._lacking("sqlite", 10**18, tmp_path)
