@@ -80,6 +80,7 @@ def _one(asked: argparse.Namespace, folder: Path) -> int:
             now=_now(),
             days=asked.days,
             locations=asked.locations,
+            domains=min(30_000, max(1_000, asked.deliveries // 10)),
             sample=asked.sample,
         )
         if lacking := _lacking(asked.engine, history.disk_needed(ask), folder):
