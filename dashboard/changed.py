@@ -93,9 +93,9 @@ def changed(
         needed += [*spans, *before.needed]
         total = Counts(*tally.total)
         rows = named_rows(question, tally)
-        labels = {row.key: row.label for row in rows}
-        phis = dispersions(question, {}, now)[TOTAL]
         was = named_rows(before.question, before.tally)
+        labels = {row.key: row.label for row in (*was, *rows)}
+        phis = dispersions(question, {}, now)[TOTAL]
         found[name] = (_moved(name, measure, (was, before.total), (rows, total), phis), labels)
     assert before  # noqa: S101 - there is at least one dimension
     return Changed(

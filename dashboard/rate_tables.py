@@ -16,12 +16,23 @@ from dashboard.rates import SORTS, Counts, in_order, summed
 from dashboard.riskiest import Judgement, Judges, judged_whole
 from dashboard.sources import complete_from, count
 from dashboard.spans import key_of
-from dashboard.tallies import BY, BY_TIME, OVERLAPPING, PLACES, REST_KEY, Question, Tally
+from dashboard.tallies import (
+    BY,
+    BY_TIME,
+    DIMENSIONS,
+    OVERLAPPING,
+    PLACES,
+    REST_KEY,
+    Question,
+    Tally,
+    ids_of,
+)
 from ingest.models import Location
-from ingest.vocabulary import NONE_KEY, Category
+from ingest.vocabulary import MEASURES, NONE_KEY, Category
 
 RISK = "risk"
 MAX_ROWS = 1_000
+FEW = 200  # rows past the limit that are not worth a thought
 
 
 @dataclass(frozen=True)
@@ -125,13 +136,14 @@ def rates(
     by_events = filter.clock == "event"
     tally, needed = count_events(question) if by_events else count(question)
     whole = RatesRow(TOTAL, TOTAL, Counts(*tally.total))
+    rest = _set_aside(question, tally, sort or "-sent", limit)
     rows = named_rows(question, tally)
     if sort == RISK:
         judges = Judges([row.groups[0] for row in rows], now=now)
         rows.sort(key=lambda row: judges.sort_key(row.groups[0], row.label))
     else:
         rows = _ordered(rows, by, sort)
-    whole, rows = _widened(question, whole, _cut(rows, limit), now)
+    whole, rows = _widened(question, whole, _cut(rows, limit, rest), now)
     if judge:
         of = judged_whole(question.locations, whole.counts, whole.phis, now=now)
         whole = replace(whole, judgement=of)
@@ -218,11 +230,41 @@ def _ordered(rows: list[RatesRow], by: str, sort: str) -> list[RatesRow]:
     return [by_key[key] for key, _, _ in in_order(named, sort or "-sent")]
 
 
-def _cut(rows: list[RatesRow], limit: int) -> list[RatesRow]:
-    if len(rows) <= limit:
+def _cut(rows: list[RatesRow], limit: int, rest: Counts) -> list[RatesRow]:
+    """The first rows, and all others as one, with what was set aside before."""
+    if len(rows) <= limit and not rest:
         return rows
-    rest = summed(row.counts for row in rows[limit:])
-    return [*rows[:limit], RatesRow(REST_KEY, REST_KEY, rest)]
+    others = summed([rest, *(row.counts for row in rows[limit:])])
+    return [*rows[:limit], RatesRow(REST_KEY, REST_KEY, others)]
+
+
+def _set_aside(question: Question, tally: Tally, sort: str, limit: int) -> Counts:
+    """Take out groups that are past the limit for certain, before they get names; their sum.
+
+    A month of the whole fleet has some hundred thousand campaigns and domains.
+    """
+    name, descending = sort.removeprefix("-"), sort.startswith("-")
+    by_value = question.by in DIMENSIONS and question.by != "category"
+    if not by_value or name not in MEASURES or len(tally.groups) <= limit + FEW:
+        return Counts()
+    _join_none(question, tally)
+    at = MEASURES.index(name)
+    known = sorted((measures[at] for measures in tally.groups.values()), reverse=descending)
+    last = known[min(limit, len(known) - 1)]
+    past = [
+        key
+        for key, measures in tally.groups.items()
+        if (measures[at] < last if descending else measures[at] > last)
+    ]
+    gone = [tally.groups.pop(key) for key in past]
+    return Counts(*(sum(column) for column in zip(*gone, strict=True)))
+
+
+def _join_none(question: Question, tally: Tally) -> None:
+    """What has no value may stand under two ids: 0, and the empty value's."""
+    empty = next((pk for pk in ids_of(question.by, [NONE_KEY]) if pk), 0)
+    if empty and 0 in tally.groups:
+        tally.add(empty, tally.groups.pop(0))
 
 
 def named_rows(question: Question, tally: Tally) -> list[RatesRow]:
@@ -246,8 +288,11 @@ def _time_rows(counted: Mapping[int, Counts], by: str, zone: ZoneInfo) -> list[R
 
 def _place_rows(counted: Mapping[int, Counts], by: str) -> list[RatesRow]:
     fields = ("ref", "name") if by == "location" else ("company_ref", "company_name")
-    found = Location.objects.filter(pk__in=counted).order_by("pk").values_list("pk", *fields)
-    return _merged((pk, ref or NONE_KEY, name, counted[pk]) for pk, ref, name in found)
+    found = Location.objects.order_by("pk").values_list("pk", *fields)
+    if len(counted) <= FEW:  # a long list of ids takes longer than all of the table
+        found = found.filter(pk__in=counted)
+    named = ((pk, ref, name) for pk, ref, name in found if pk in counted)
+    return _merged((pk, ref or NONE_KEY, name, counted[pk]) for pk, ref, name in named)
 
 
 def _category_row(category: int, counts: Counts) -> RatesRow:

@@ -225,6 +225,25 @@ def test_what_is_past_the_limit_is_added_up(mail: None) -> None:
     assert cut.total == whole.total == summed(row.counts for row in cut.rows)
 
 
+@pytest.mark.parametrize("sort", ["", "sent", "-bounced", "-bounce_rate", "key", "deferred"])
+@pytest.mark.parametrize("by", ["campaign", "tag", "ip", "domain", "location"])
+def test_rows_past_the_limit_are_the_same_without_their_names(
+    mail: None, monkeypatch: pytest.MonkeyPatch, by: str, sort: str
+) -> None:
+    def table(limit: int) -> rate_tables.RatesTable:
+        filter = asked("range=7d&tz=Asia/Kolkata")
+        return rate_tables.rates(filter, EVERYTHING, by=by, limit=limit, sort=sort, now=END)
+
+    whole = table(1_000)
+    monkeypatch.setattr(rate_tables, "FEW", 0)
+    for limit in (1, 2, 3):
+        cut = table(limit)
+        assert cut.rows[:limit] == whole.rows[:limit]
+        rest = summed([Counts(), *(row.counts for row in whole.rows[limit:])])
+        assert [row.counts for row in cut.rows[limit:]] == ([rest] if rest else [])
+        assert cut.total == whole.total
+
+
 def test_rows_are_sorted_as_asked(mail: None) -> None:
     def keys(by: str, sort: str) -> list[str]:
         table = rate_tables.rates(asked(""), EVERYTHING, by=by, sort=sort, now=END)
