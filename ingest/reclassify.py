@@ -86,7 +86,6 @@ class Reclassification:
     rules: Rules = field(default_factory=operator_rules.current)
     report: Report = field(default_factory=Report)
     _judge: Judge = field(init=False)
-    _reasons: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._judge = Judge(self.rules)
@@ -100,8 +99,6 @@ class Reclassification:
                 yield Step(reached, newest, wrote=True)
             reached, newest = until, _newest()
             yield Step(reached, newest)
-        if not self.dry:
-            self._rename_reasons()
 
     def _window(self, events: QuerySet[Event]) -> Iterator[None]:
         """Change what the rules see otherwise, whole deliveries, a transaction a step."""
@@ -121,17 +118,11 @@ class Reclassification:
     def _do(self, found: Sequence[Found], write: Callable[[Collection[int]], list[Found]]) -> None:
         """Write them: under their locks they are looked at once more."""
         if not self.dry:
-            self._make_reasons(found)
-            found = _persistently(partial(write, [each.pk for each in found]))
+            whys = [why for each in found for _, why in each.changed]
+            found = _persistently(partial(write, [each.pk for each in found]), whys)
+            _rename_reasons(found)
         for each in found:
             self.report.add(each)
-
-    def _make_reasons(self, found: Iterable[Found]) -> None:
-        """Ids for what the changes name, in a transaction of its own."""
-        changed = [pair for each in found for pair in each.changed]
-        ids.prepare(statements(), [], [why for _, why in changed], [])
-        self._reasons.update(why.reason for _, why in changed)
-        self._reasons.update(failure.reason for failure, _ in changed)
 
     def _lone(self, events: Collection[int], *, lock: bool = False) -> list[Found]:
         """Failures that belong to no delivery."""
@@ -176,14 +167,6 @@ class Reclassification:
         _write(sql, found, touched)
         return found
 
-    def _rename_reasons(self) -> None:
-        """A reason is of the category that its newest failure has."""
-        for some in batched(sorted(filter(None, self._reasons)), BATCH):
-            with transaction.atomic():
-                digests = [bytes.fromhex(digest) for digest in some]
-                for reason in Reason.objects.filter(digest__in=digests).order_by("id"):
-                    _rename(reason)
-
 
 def _newest() -> int:
     return Event.objects.order_by("-id").values_list("id", flat=True).first() or 0
@@ -214,23 +197,38 @@ def _found(change: record.Change) -> Found:
 def _write(sql: Sql, found: Iterable[Found], touched: list[record.Change]) -> None:
     """Events, then deliveries, then counters."""
     changed = [pair for each in found for pair in each.changed]
+    ids.learn_reasons(why.reason for _, why in changed)
     _update_events(changed)
     record.write_changes(sql, touched)
     if shown := [pair for pair in changed if not pair[0].detail.test]:
         _move_events(sql, shown)
 
 
-def _persistently(write: Callable[[], list[Found]]) -> list[Found]:
-    """Do it in one transaction, again where others were in the way. Raises ``OperationalError``."""
+class _Unnamed(Exception):
+    """A failure came meanwhile whose reason has no id yet."""
+
+    def __init__(self, why: fold.Why) -> None:
+        super().__init__(why.text)
+        self.why = why
+
+
+def _persistently(write: Callable[[], list[Found]], whys: Sequence[fold.Why] = ()) -> list[Found]:
+    """Write in one transaction, again where others were in the way. Raises ``OperationalError``.
+
+    Ids for the reasons come first, in a transaction of their own.
+    """
     for left in reversed(range(TRIES)):
+        ids.prepare(statements(), [], whys, [])
         try:
             with transaction.atomic():
                 return write()
+        except _Unnamed as unnamed:
+            whys = [*whys, unnamed.why]
         except OperationalError:
             if not left or connection.in_atomic_block:
                 raise
             time.sleep(0.1)
-    raise AssertionError  # the last try has returned or raised
+    raise OperationalError(f"others were in the way {TRIES} times in a row")
 
 
 def _locked(events: QuerySet[Event]) -> QuerySet[Event]:
@@ -247,8 +245,7 @@ def _by_delivery(failures: Iterable[Failure]) -> dict[int | None, list[Failure]]
 
 def _update_events(changed: Sequence[tuple[Failure, fold.Why]]) -> None:
     rows = [
-        (why.category, why.bounce_class, ids.reason(why.reason), failure.id)
-        for failure, why in changed
+        (why.category, why.bounce_class, _reason_id(why), failure.id) for failure, why in changed
     ]
     if rows:
         with connection.cursor() as cursor:
@@ -257,6 +254,13 @@ def _update_events(changed: Sequence[tuple[Failure, fold.Why]]) -> None:
                 "WHERE id = %s",
                 rows,
             )
+
+
+def _reason_id(why: fold.Why) -> int | None:
+    try:
+        return ids.reason(why.reason)
+    except KeyError:
+        raise _Unnamed(why) from None
 
 
 def _move_events(sql: Sql, shown: Sequence[tuple[Failure, fold.Why]]) -> None:
@@ -291,12 +295,20 @@ def _times(seen: Iterable[tuple[int, int, int]]) -> list[tuple[int, ...]]:
     return sorted((*key, min(found), max(found)) for key, found in times.items())
 
 
-def _rename(reason: Reason) -> None:
-    newest = Event.objects.filter(reason=reason).order_by("-id")
-    refusal = newest.values_list("category", "bounce_class").first()
-    if refusal is not None and refusal != (reason.category, reason.bounce_class):
-        reason.category, reason.bounce_class = refusal
-        reason.save(update_fields=["category", "bounce_class"])
+def _rename_reasons(found: Iterable[Found]) -> None:
+    """A reason is of the category that its newest failure has."""
+    digests = {
+        bytes.fromhex(digest)
+        for each in found
+        for failure, why in each.changed
+        for digest in (failure.reason, why.reason)
+    }
+    for reason in Reason.objects.filter(digest__in=digests).order_by("id"):
+        newest = Event.objects.filter(reason=reason).order_by("-id")
+        refusal = newest.values_list("category", "bounce_class").first()
+        if refusal is not None and refusal != (reason.category, reason.bounce_class):
+            reason.category, reason.bounce_class = refusal
+            reason.save(update_fields=["category", "bounce_class"])
 
 
 # --- By hand ------------------------------------------------------------------------------------
@@ -308,7 +320,6 @@ def assign_category(delivery_ids: Collection[int], category: Category, *, by: st
     Returns how many were changed. Those that have not bounced, and those sent before the horizon,
     are left alone. ``by`` names the person in the log. Raises the database's errors.
     """
-    ids.prepare(statements(), [], [], [])
     done = 0
     for some in batched(sorted(delivery_ids), BATCH):
         done += len(_persistently(partial(_assign, some, category)))

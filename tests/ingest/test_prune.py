@@ -110,7 +110,7 @@ def test_it_pauses_between_steps_where_there_is_one_writer(
             slept.append(timeout or 0)
             return False
 
-    monkeypatch.setattr(prune, "_stopping", lambda: nullcontext(Recorded()))
+    monkeypatch.setattr(prune, "stopping", lambda: nullcontext(Recorded()))
     monkeypatch.setattr(prune, "PAUSE", 0.02)
     monkeypatch.setattr(prune, "LIMIT", {"sqlite": 1, "postgresql": 1})
     add_events(200, 200)

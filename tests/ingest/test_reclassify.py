@@ -1,7 +1,9 @@
 """Reclassification: the rules of today over stored failures, and counters that follow exactly."""
 
 import io
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -551,6 +553,26 @@ def test_it_waits_until_recorders_know_the_rules(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.django_db
+def test_a_signal_ends_it_after_the_transaction_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    send(*(bounce("550 green list") for _ in range(5)))
+    rule("green list", Category.POLICY)
+    monkeypatch.setattr(reclassify, "BATCH", 2)
+    real = reclassify._rename_reasons
+
+    def rename(found: Any) -> None:
+        real(found)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reclassify, "_rename_reasons", rename)
+        assert "changed: 2 events" in (said := call())
+        assert said.endswith("stopped; the next run finds the rest\n")
+    assert Delivery.objects.filter(category=Category.POLICY).count() == 2
+    assert "changed: 3 events" in call()
+    no_differences()
+
+
+@pytest.mark.django_db
 def test_a_transaction_has_a_bounded_number_of_rows() -> None:
     send(*(bounce("550 green list") for _ in range(reclassify.BATCH + 5)))
     rule("green list", Category.POLICY)
@@ -574,6 +596,34 @@ def test_a_transaction_that_met_a_deadlock_is_done_again(monkeypatch: pytest.Mon
     monkeypatch.setattr(reclassify, "_write", sometimes)
     report = run().report
     assert (report.events, report.deliveries) == (1, 1)
+    no_differences()
+
+
+@pytest.mark.django_db
+def test_a_failure_that_comes_between_looking_and_locking_is_done_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its recorder has neither the rule nor the newer fingerprints yet."""
+    send(bounce("550 green list", mail="a", at=0))
+    own = rule("green list", Category.POLICY)
+    started = Reclassification()
+    real = Reclassification._do
+
+    def late(self: Reclassification, *arguments: Any) -> None:
+        own.delete()
+        send(bounce("551 moved, on the green list", mail="a", at=60))
+        anew = lambda detail: fingerprint(detail) + " (anew)"  # noqa: E731
+        monkeypatch.setattr(fold, "fingerprint", anew)
+        monkeypatch.setattr(Reclassification, "_do", real)
+        real(self, *arguments)
+
+    monkeypatch.setattr(Reclassification, "_do", late)
+    next(started.steps())
+    events = Event.objects.order_by("id").values_list("category", "reason__text")
+    assert list(events) == [
+        (Category.POLICY, "550 green list (anew)"),
+        (Category.POLICY, "551 moved, on the green list (anew)"),
+    ]
     no_differences()
 
 

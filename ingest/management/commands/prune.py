@@ -40,7 +40,7 @@ class Command(BaseCommand):
         pruning = Pruning(now=time.time_ns() // 1000, limit=LIMIT[connection.vendor], dry=dry_run)
         counts: Counter[str] = Counter()
         try:
-            with _stopping() as stop, self._progress() as progress:
+            with stopping() as stop, self._progress() as progress:
                 for step in _paced(pruning, stop):
                     counts[step.what] += step.rows
                     _show(progress, step, counts)
@@ -76,7 +76,7 @@ def _paced(pruning: Pruning, stop: threading.Event) -> Iterator[Step]:
 
 
 @contextmanager
-def _stopping() -> Iterator[threading.Event]:
+def stopping() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, so that the step that runs comes to its end."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ingest import operator_rules, publish
+from ingest.management.commands.prune import stopping
 from ingest.models import ClassificationRule, Location
 from ingest.reclassify import Filter, Reclassification, totals
 from ingest.rejudge import Report
@@ -63,20 +64,22 @@ class Command(BaseCommand):
             _wait_for_recorders()
         run = Reclassification(filter=chosen, dry=dry_run)
         try:
-            with self._progress() as progress:
+            with stopping() as stop, self._progress() as progress:
                 task = progress.add_task("failures", events=0)
                 for step in run.steps():
                     progress.update(
                         task, completed=step.reached, total=step.newest, events=run.report.events
                     )
-                    if step.wrote and not dry_run:
-                        time.sleep(PAUSE)
+                    if stop.wait(PAUSE if step.wrote and not dry_run else 0):
+                        break
         except OperationalError as error:
             raise CommandError(
                 f"the database did not take a step: {error}\nRun it again: it finds the rest."
             ) from error
         finally:
             self._tell(run.report, chosen, dry=dry_run)
+        if stop.is_set():
+            self.stdout.write("stopped; the next run finds the rest")
         if run.report.events and not dry_run:
             publish.ring()
 
