@@ -91,8 +91,7 @@ class Rules:
         self._tables = tables
         self._rules = (*extra, *tables.rules)
         self._by_id = _by_id([*self._rules, *tables.last, *tables.fallbacks.values()])
-        self._finder = _Finder(self._rules)
-        self._last = _Finder(tables.last)
+        self._finders = (_Finder(extra), tables.first)
         self._suffixes = tuple({suffix for rule in self._rules for suffix in rule.mx})
         self._decide = lru_cache(maxsize=4096)(self._search)
 
@@ -166,10 +165,12 @@ class Rules:
         )
 
     def _search(self, said: "_Said") -> Rule:
+        own, built_in = self._finders
         return (
-            self._finder.first(said)
+            own.first(said)
+            or built_in.first(said)
             or self._tables.by_enhanced(said.enhanced)
-            or self._last.first(said)
+            or self._tables.then.first(said)
             or self._tables.by_basic(said.code)
         )
 
@@ -221,6 +222,8 @@ class _Finder:
                 self._by_gram[rarest].append((needle, number))
 
     def first(self, said: _Said) -> Rule | None:
+        if not self._tries:
+            return None
         words = said.words
         numbers = set(self._always)
         for gram in _grams(words) & self._by_gram.keys():
@@ -439,6 +442,7 @@ class _Tables:
         self._unclassified = self._fallback("unclassified", Category.UNCLASSIFIED)
         self.rules = [self.read(entry) for entry in data["rule"]]
         self.last = [self.read(entry) for entry in data["last"]]
+        self.first, self.then = _Finder(self.rules), _Finder(self.last)
 
     def by_enhanced(self, enhanced: str) -> Rule | None:
         return self._enhanced.get(enhanced[2:])
@@ -584,13 +588,17 @@ def _example(entry: str | Mapping[str, Any], rule: Rule) -> Example:
     detail = Detail(
         message=given["text"],
         code=code,
-        enhanced=given.get("enhanced", enhanced),
+        enhanced=given.get("enhanced", enhanced or _of_class_5(next(iter(rule.enhanced), ""))),
         mx=given.get("mx", next(iter(rule.mx), "")),
         reason=given.get("reason", next(iter(rule.reason), "")),
     )
     kind = rule.kind or (EventKind.DEFERRED if temporary else EventKind.BOUNCED)
     provider = given.get("provider", next(iter(rule.provider), ""))
     return Example(kind=kind, detail=detail, provider=provider)
+
+
+def _of_class_5(enhanced: str) -> str:
+    return f"5.{enhanced}" if enhanced.count(".") == 1 else enhanced
 
 
 BUILT_IN = Rules.built_in()

@@ -22,6 +22,7 @@ _LIST = re.compile(
     r"|mailspike|manitu|spfbl|abusix|surbl|uribl|senderscore|senderbase|talosintelligence"
     r"|trustedsource|cloudmark|trendmicro|nordspam|blocklist|dronebl|backscatterer|truncate"
     r"|ipcheck|proofpoint|junkemailfilter|lashback|gbudb|0spam|psbl|dnsbl|dnsrbl"
+    r"|(?<![a-z])gr[ae]y(?:list\w{0,4})?(?=[.\d-])"
 )
 # Codes of providers that say what happened; all else that mixes letters and digits is an id.
 _STABLE = (
