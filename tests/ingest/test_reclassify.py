@@ -611,7 +611,7 @@ def test_a_failure_that_comes_between_looking_and_locking_is_done_too(
 
     def late(self: Reclassification, *arguments: Any) -> None:
         own.delete()
-        send(bounce("551 moved, on the green list", mail="a", at=60))
+        send(bounce("551 moved, on the green list", code=551, mail="a", at=60))
         anew = lambda detail: fingerprint(detail) + " (anew)"  # noqa: E731
         monkeypatch.setattr(fold, "fingerprint", anew)
         monkeypatch.setattr(Reclassification, "_do", real)
