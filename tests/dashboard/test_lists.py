@@ -4,13 +4,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dashboard import rate_tables
+from dashboard import filters, rate_tables
 from dashboard.access import Rights
 from dashboard.filters import Filter, parse
 from dashboard.lists import LISTED_BY, list_filter
 from dashboard.rates import COUNTS, Counts
 from dashboard.tallies import BY
-from ingest.models import Delivery
+from ingest.counted_values import decisions
+from ingest.models import Delivery, Reason
 from tests.dashboard import lives
 
 EVERYTHING = Rights(everything=True)
@@ -43,23 +44,48 @@ def listed(filter: Filter) -> int:
     return filter.apply(Delivery.objects.all()).count()
 
 
+def check(filter: Filter, by: str) -> None:
+    """Compare each cell of a table with the list behind it; the total in one table only."""
+    table = rate_tables.rates(filter, EVERYTHING, by=by, limit=1_000, now=END)
+    rows: list[tuple[str, Counts]] = [(row.key, row.counts) for row in table.rows]
+    for key, counts in [*rows, *([("", table.total)] if by == "location" else [])]:
+        for count in COUNTS:
+            behind = list_filter(filter, by, key, count)
+            where = filter.canonical(), key, count, behind and behind.canonical()
+            if behind is not None:
+                assert listed(behind) == getattr(counts, count), where
+            elif not filter.values("is"):
+                assert getattr(counts, count) == 0, where
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("by", BY)
 def test_every_cell_counts_what_its_list_holds(by: str) -> None:
     lives.write(lives.lives(120))
     # There are many hours.
     for query in FILTERS[::4] if by == "hour" else FILTERS:
-        filter = asked(query)
-        table = rate_tables.rates(filter, EVERYTHING, by=by, limit=1_000, now=END)
-        rows: list[tuple[str, Counts]] = [(row.key, row.counts) for row in table.rows]
-        for key, counts in [*rows, *([("", table.total)] if by == "location" else [])]:
-            for count in COUNTS:
-                behind = list_filter(filter, by, key, count)
-                if behind is not None:
-                    found = listed(behind), behind.canonical()
-                    assert found[0] == getattr(counts, count), (query, key, count, found[1])
-                elif not filter.values("is"):
-                    assert getattr(counts, count) == 0, (query, key, count)
+        check(asked(query), by)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("by", ["location", "category", "ip", "provider"])
+def test_reasons_too_have_their_lists(by: str) -> None:
+    lives.write(lives.lives(80))
+    reasons = Reason.objects.values_list("pk", flat=True)
+    assert len(reasons) > 3
+    for reason in reasons:
+        check(asked(f"reason={reason}"), by)
+        check(asked(f"reason=-{reason}&pool=q"), by)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("by", ["campaign", "step", "tag", "ip", "provider"])
+def test_what_shares_a_row_is_listed_by_it(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    monkeypatch.setattr(decisions, "limit", 1)
+    monkeypatch.setattr(filters, "MOST_VALUES", 1)
+    lives.write(lives.lives(80))
+    for query in ("location=a", "location=b&campaign=(other)", "location=b&tag=(other)&is=-late"):
+        check(asked(query), by)
 
 
 def test_every_count_has_a_list() -> None:
