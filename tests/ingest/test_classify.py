@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ingest.classify import class_of, classify
+from ingest.classify import BUILT_IN, Classification, class_of, classify, classify_failure
 from ingest.normalize import Detail, NormalizedEvent
 from ingest.vocabulary import FAILURES, BounceClass, Category, EventKind
 
@@ -147,3 +149,140 @@ def test_every_category_has_a_class() -> None:
 def test_long_texts_are_quick() -> None:
     event = failure(message="user account mailbox address " * 70, description="a" * 2000)
     assert classify(event)[0] is Category.UNCLASSIFIED
+
+
+def why(text: str = "", kind: EventKind = EventKind.BOUNCED, **detail: Any) -> Classification:
+    return classify_failure(kind, Detail(message=text, **detail), "")
+
+
+def test_only_failures_are_classified() -> None:
+    assert why("550 no such user", EventKind.DELIVERED) == Classification()
+    assert Classification().category is Category.NONE
+
+
+@pytest.mark.parametrize(
+    ("text", "scope", "fix_by"),
+    [
+        ("550 5.1.1 User unknown", "recipient", "client_list"),
+        ("550 5.1.2 Host unknown", "recipient_domain", "client_list"),
+        ("550 Relay access denied", "recipient_domain", "receiver"),
+        ("550 5.7.1 Not sent (S3150)", "ip_pool", "highlevel"),
+        ("550 very low reputation of the sending domain", "sending_domain", "client_list"),
+        ("550 5.7.26 DMARC failed", "sending_domain", "client_dns"),
+        ("550 5.7.25 no PTR record", "ip_pool", "highlevel"),
+        ("554 Spam detected", "content", "content"),
+        ("552 Message too large", "message", "content"),
+        ("550 Envelope blocked - User Entry", "receiver", "client_list"),
+        ("550 5.7.133 no", "receiver", "receiver"),
+        ("552 Mailbox full", "recipient", "wait"),
+        ("550 no", "", ""),
+    ],
+)
+def test_whom_to_call(text: str, scope: str, fix_by: str) -> None:
+    found = why(text)
+    assert (found.scope, found.fix_by) == (scope, fix_by)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "counted"),
+    [
+        ("550 Your IP is blacklisted", "bounce", 2),
+        ("554 Spam detected", "bounce", 2),
+        ("550 DMARC failed", "bounce", 2),
+        ("550 User unknown", "espblock", 2),
+        ("550 no", "espblock", 2),
+        ("550 Administrative prohibition", "bounce", 1),
+        ("550 Envelope blocked - User Entry", "espblock", 1),
+        ("550 5.7.1 a1-2b - gcdp", "bounce", 1),
+        ("550 User unknown", "bounce", 0),
+        ("421 Too many connections", "generic", 0),
+        ("554 blocked using zen.spamhaus.org; Error: open resolver", "bounce", 0),
+    ],
+)
+def test_how_highlevel_may_count_it(text: str, reason: str, counted: int) -> None:
+    assert why(text, reason=reason).hl == counted
+
+
+def test_retries_used_up_keep_the_last_replys_category() -> None:
+    found = why("452 4.2.2 Mailbox full", reason="old", code=602)
+    assert (found.category, found.expired) == (Category.MAILBOX_FULL, True)
+    assert why("", reason="old").category is Category.CONNECTION
+    assert why("", code=602).expired
+    assert not why("452 4.2.2 Mailbox full").expired
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "bounce_class"),
+    [
+        ("550 NXDOMAIN", EventKind.BOUNCED, BounceClass.HARD),
+        ("550 5.1.10 Recipient address has null MX", EventKind.BOUNCED, BounceClass.HARD),
+        ("450 4.4.3 Host not found", EventKind.DEFERRED, BounceClass.SOFT),
+        ("450 NXDOMAIN", EventKind.DEFERRED, BounceClass.SOFT),
+        ("554 5.4.6 Too many hops", EventKind.BOUNCED, BounceClass.SOFT),
+        ("550 STARTTLS required", EventKind.BOUNCED, BounceClass.SOFT),
+        ("503 Bad sequence of commands", EventKind.BOUNCED, BounceClass.SOFT),
+    ],
+)
+def test_class_of_a_reply(text: str, kind: EventKind, bounce_class: BounceClass) -> None:
+    assert why(text, kind).bounce_class is bounce_class
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule"), [(EventKind.DEFERRED, "espblock-temporary"), (EventKind.BOUNCED, "espblock")]
+)
+def test_a_block_that_says_nothing(kind: EventKind, rule: str) -> None:
+    found = why("no", kind, reason="espblock")
+    assert found.rule == rule
+    assert found.category is (
+        Category.RATE_LIMITED if kind is EventKind.DEFERRED else Category.REPUTATION_BLOCK
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "rule"),
+    [
+        (605, "suppressed-605"),
+        (625, "suppressed-625"),
+        (550, "suppressed-0"),
+        (None, "suppressed-0"),
+    ],
+)
+def test_suppressed_mail_names_the_reason(code: int | None, rule: str) -> None:
+    found = why("no such user", EventKind.SUPPRESSED, code=code)
+    assert (found.category, found.rule) == (Category.SUPPRESSED, rule)
+
+
+def test_codes_are_read_from_the_text_where_the_payload_has_none() -> None:
+    assert why("550 5.2.1 no").rule == "enhanced-2.1"
+    assert why("550 5.2.1 no", enhanced="5.7.13").rule == "enhanced-7.13"
+    assert why("421 no").rule == "basic-421"
+    assert why("no").rule == "unclassified"
+
+
+def test_the_description_counts_too() -> None:
+    assert why("550 no", description="mailbox full").category is Category.MAILBOX_FULL
+
+
+def test_the_provider_decides_where_a_code_has_two_meanings() -> None:
+    detail = Detail(code=550, enhanced="5.1.10")
+    microsoft = classify_failure(EventKind.BOUNCED, detail, "Outlook 365")
+    assert microsoft.rule == "ms-no-recipient-code"
+    assert classify_failure(EventKind.BOUNCED, detail, "").rule == "domain-gone-code"
+    detail = Detail(code=421, enhanced="4.7.30")
+    gmail = classify_failure(EventKind.DEFERRED, detail, "Gmail")
+    assert gmail.category is Category.AUTHENTICATION
+    other = classify_failure(EventKind.DEFERRED, detail, "Other")
+    assert other.category is Category.TLS
+
+
+def test_the_same_reply_to_others_is_the_same() -> None:
+    one = why("550 5.1.1 <ana@a.example>: User unknown in table [mx1.a.example]")
+    other = why("550-5.1.1 <bob@b.example>: User\n550 5.1.1 unknown in table [mx7.b.example]")
+    assert one == other
+
+
+@given(st.text(max_size=300), st.sampled_from(list(EventKind)), st.integers(200, 699))
+def test_any_reply_has_an_answer(text: str, kind: EventKind, code: int) -> None:
+    found = why(text, kind, code=code)
+    assert (found.category is Category.NONE) is (kind not in FAILURES)
+    assert found.category is Category.NONE or BUILT_IN.explain(found.rule).means
