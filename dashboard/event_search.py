@@ -1,9 +1,10 @@
 """Which events may match a filter: found by the database, so that rare ones are found soon."""
 
+import time
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import F, Min, Q, Sum
+from django.db.models import Q, Sum
 
 from dashboard.access import Rights
 from dashboard.bounded import within
@@ -13,6 +14,7 @@ from ingest.vocabulary import FLEET_LOCATION
 
 FEW_DELIVERIES = 2_000  # that may be asked for by their ids
 SHORT_CUT = 0.25  # seconds that it may take to find out that they are few
+STRETCH = 100_000  # ids that are looked through at once for the beginning of a stretch of time
 FEW_EVENTS = 50_000  # of a stretch of time that are looked through at once
 # Ids in the first stretch that is looked through; where an index holds the reasons, many more.
 FIRST, FIRST_OF_REASON = 2_000, 500_000
@@ -71,27 +73,6 @@ class EventSearch:
         located = Q(location_id__in=self._places())
         return [located & found for found in _since(hour)]
 
-    def begin_after(self, filter: Filter, after: int) -> int:
-        """The last cursor of which it is known that none up to it matches: ``after`` or later.
-
-        For a stretch of time that is not short, but began long after the first events.
-        """
-        if filter.start is None or filter.clock == "sent":
-            return after
-        keys = _since((filter.start - _EPOCH) // _HOUR)
-        located = Q(location_id__in=self._places())
-
-        def first() -> int | None:
-            # The sum keeps PostgreSQL from going through all events in the order of their ids.
-            found = (
-                Event.objects.filter(located, key).aggregate(first=Min(F("pk") + 0))["first"]
-                for key in keys
-            )
-            return min((pk for pk in found if pk), default=None)
-
-        known = within(SHORT_CUT, first)
-        return after if known is None else max(after, known - 1)
-
     def _places(self) -> Collection[int]:
         """Primary keys of all locations that are looked at: the index is by location first."""
         if self._locations is not None:
@@ -103,6 +84,53 @@ class EventSearch:
         places = {FLEET_LOCATION} if self._locations is None else self._locations
         counted = EventHour.objects.filter(location_id__in=places, hour__gte=hour)
         return int(counted.aggregate(n=Sum("events", default=0))["n"])
+
+
+class _Beginnings:
+    """Up to which cursor nothing happened at an hour or after it, as far as it was looked into.
+
+    That stays true for good, for ids only grow, and it is true of all later hours too. So a
+    stretch of time that began long after the first events is soon found again.
+    """
+
+    most = 1_000
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+
+    def clear(self) -> None:
+        """Forget everything: another database is behind the connection."""
+        self._known.clear()
+
+    def before(self, start: datetime, newest: int) -> int:
+        """The last cursor of which it is known that up to it nothing happened since ``start``.
+
+        Looks for about ``SHORT_CUT`` seconds, and goes on from there the next time.
+        """
+        hour = (start - _EPOCH) // _HOUR
+        cursor = max((c for h, c in list(self._known.items()) if h <= hour), default=0)
+        began = time.monotonic()
+        while cursor < newest:
+            until = min(cursor + STRETCH, newest)
+            first = _first_since(_EPOCH + hour * _HOUR, cursor, until)
+            cursor = until if first is None else first - 1
+            if first is not None or time.monotonic() - began >= SHORT_CUT:
+                break
+        self._learn(hour, cursor)
+        return cursor
+
+    def _learn(self, hour: int, cursor: int) -> None:
+        if len(self._known) >= self.most:
+            self._known.pop(min(self._known))
+        self._known[hour] = cursor
+
+
+beginnings = _Beginnings()
+
+
+def _first_since(moment: datetime, after: int, until: int) -> int | None:
+    events = Event.objects.filter(pk__gt=after, pk__lte=until, occurred_at__gte=moment)
+    return events.order_by("pk").values_list("pk", flat=True).first()
 
 
 def _since(hour: int) -> list[Q]:

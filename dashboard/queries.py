@@ -13,7 +13,7 @@ from django.http import Http404
 
 from dashboard.access import Rights, restrict
 from dashboard.charts import Minute
-from dashboard.event_search import EventSearch
+from dashboard.event_search import EventSearch, beginnings
 from dashboard.filters import Filter, FilterError, class_word, flag_words
 from ingest.counted import LETTERS, read_ways
 from ingest.models import (
@@ -448,8 +448,8 @@ def events_page(filter: Filter, rights: Rights, *, after: int, limit: int) -> Ev
         until, wanted = min(after + width, newest), limit - len(found)
         cursors = search.cursors(after, until, wanted)
         found += [row for row in _rows_at(cursors) if filter.matches(row)]
-        if not cursors and width == search.first:
-            until = search.begin_after(filter, until)
+        if not cursors and width == search.first and filter.start and filter.clock != "sent":
+            until = max(until, beginnings.before(filter.start, newest))
         after = cursors[-1] if len(cursors) == wanted else until
         now = time.monotonic()
         width = _next_width(width, spent=now - started, left=began + SCAN_SECONDS - now)

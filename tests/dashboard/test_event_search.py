@@ -1,14 +1,17 @@
 """What the database finds holds every event that matches, whichever way it looks for it."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from dashboard import event_search
 from dashboard.access import Rights
-from dashboard.event_search import EventSearch
+from dashboard.event_search import EventSearch, beginnings
 from dashboard.filters import Filter, parse
 from dashboard.queries import event_rows
 from ingest.models import EventHour, Location
@@ -124,17 +127,57 @@ def test_little_time_is_looked_through_at_once(stored: list[int]) -> None:
     assert first("range=1h&clock=sent") == event_search.FIRST
 
 
-def test_what_is_older_than_the_time_asked_for_is_passed_over(stored: list[int]) -> None:
-    def begin(query: str, after: int = 0) -> int:
-        filter = asked(query)
-        return EventSearch(filter, EVERYTHING).begin_after(filter, after)
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Nothing known of where stretches of time begin, before and after."""
+    beginnings.clear()
+    yield
+    beginnings.clear()
 
-    old = rows.event(rows.delivery(9, sent_at=NOW - timedelta(days=50))).pk
-    assert begin("from=2026-11-22T10:00Z&location=other") == stored[2] - 1
-    assert begin("from=2026-11-22T10:00Z&location=other", old) == old
-    assert begin("from=2026-11-22T10:00Z") == stored[0] - 1
-    assert begin("from=2026-11-22T10:00Z&clock=sent") == begin("") == 0
-    assert begin("from=2027-01-01", 5) == max(5, stored[1] - 1)  # its key says nothing
+
+def test_what_is_older_than_the_time_asked_for_is_passed_over(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_search, "STRETCH", 2)
+    hours = [5, 4, 6, 2, 3, 1, 0]
+    made = [
+        rows.event(rows.delivery(n, sent_at=NOW - timedelta(hours=hour))).pk
+        for n, hour in enumerate(hours)
+    ]
+    newest = made[-1]
+    for ago, first in ((7, 0), (5, 0), (4, 1), (3, 3), (2, 3), (1, 5), (0, 6)):
+        assert beginnings.before(NOW - timedelta(hours=ago), newest) == made[first] - 1
+    assert beginnings.before(NOW + timedelta(hours=2), newest) == newest
+
+
+def test_where_a_time_begins_is_looked_up_once(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_search, "STRETCH", 2)
+    old = NOW - timedelta(hours=9)
+    made = [rows.event(rows.delivery(n, sent_at=old)).pk for n in range(8)]
+    made.append(rows.event(rows.delivery(9)).pk)
+    with CaptureQueriesContext(connection) as first:
+        assert beginnings.before(NOW, made[-1]) == made[-2]
+    with CaptureQueriesContext(connection) as again:
+        assert beginnings.before(NOW, made[-1]) == made[-2]
+    assert len(first) > len(again) == 1
+    # Later events change nothing, and a later hour begins no earlier.
+    newest = rows.event(rows.delivery(10, sent_at=NOW + timedelta(hours=1))).pk
+    assert beginnings.before(NOW, newest) == made[-2]
+    assert beginnings.before(NOW + timedelta(hours=1), newest) == newest - 1
+
+
+def test_a_search_that_is_cut_short_goes_on_the_next_time(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_search, "SHORT_CUT", 0)
+    monkeypatch.setattr(event_search, "STRETCH", 2)
+    made = [rows.event(rows.delivery(n, sent_at=NOW - timedelta(hours=9))).pk for n in range(5)]
+    start = made[0] - 1
+    beginnings._learn(0, start)
+    steps = [beginnings.before(NOW, made[-1]) - start for _ in range(4)]
+    assert steps == [2, 4, 5, 5]
 
 
 def test_only_what_may_be_seen_is_found(stored: list[int]) -> None:

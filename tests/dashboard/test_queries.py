@@ -265,6 +265,7 @@ def test_the_deliveries_of_a_reason_are_found(few: int, monkeypatch: pytest.Monk
 
 
 def test_a_page_of_events_begins_where_its_time_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    event_search.beginnings.clear()
     monkeypatch.setattr(event_search, "FEW_EVENTS", -1)
     monkeypatch.setattr(event_search, "FIRST", 2)
     old = [rows.event(rows.delivery(n, sent_at=NOW - timedelta(days=9))).pk for n in range(7)]
@@ -273,6 +274,7 @@ def test_a_page_of_events_begins_where_its_time_does(monkeypatch: pytest.MonkeyP
     found = page("range=24h", after=old[0] - 1)
     assert [row.cursor for row in found.rows] == new
     assert (found.cursor, found.more) == (new[-1], False)
+    event_search.beginnings.clear()
 
 
 def test_a_delivery_row_has_all_of_the_contract() -> None:
