@@ -127,6 +127,10 @@ class Rules:
         """What a category means where nothing particular is known."""
         return self._tables.defaults[category]
 
+    def forget(self) -> None:
+        """Empty what is remembered of earlier replies."""
+        self._decide.cache_clear()
+
     def __iter__(self) -> Iterator[Rule]:
         yield from self._rules
         yield from self._tables.last
@@ -215,17 +219,19 @@ class _Finder:
         ]
         self._always = {n for n, entry in enumerate(self._tries) if not entry.needles}
         self._by_gram: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._short: list[tuple[str, int]] = []  # Chinese says much in two characters
         common = Counter(gram for entry in self._tries for n in entry.needles for gram in _grams(n))
         for number, entry in enumerate(self._tries):
             for needle in entry.needles:
-                rarest = min(_grams(needle), key=common.__getitem__)
-                self._by_gram[rarest].append((needle, number))
+                rarest = min(_grams(needle), key=common.__getitem__, default="")
+                found = self._by_gram[rarest] if rarest else self._short
+                found.append((needle, number))
 
     def first(self, said: _Said) -> Rule | None:
         if not self._tries:
             return None
         words = said.words
-        numbers = set(self._always)
+        numbers = self._always | {n for needle, n in self._short if needle in words}
         for gram in _grams(words) & self._by_gram.keys():
             for needle, number in self._by_gram[gram]:
                 if needle in words:
@@ -332,7 +338,7 @@ def _needles(tree: Any) -> frozenset[str]:
 
 
 def _worth(literal: str) -> frozenset[str]:
-    return frozenset((literal,)) if len(literal) >= _GRAM else frozenset()
+    return frozenset((literal,)) if len(literal) > 1 else frozenset()
 
 
 def _shortest(needles: frozenset[str]) -> int:
