@@ -101,16 +101,13 @@ def _now() -> int:
 def _fill(ask: "Ask") -> None:
     from bench import history
 
-    began = last = time.monotonic()
+    began = time.monotonic()
 
     def say(step: str) -> None:
-        nonlocal last
-        last, spent = time.monotonic(), time.monotonic() - last
-        _say(f"{spent:8.1f} s" + f"   {step} …")
+        _say(f"{time.monotonic() - began:6.0f} s  {step}")
 
     history.fill(ask, say)
-    say("done")
-    _say(f"{ask.deliveries:,} deliveries in {time.monotonic() - began:,.0f} s")
+    say("filled")
 
 
 def _check(ask: "Ask") -> int:
