@@ -2,8 +2,9 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -196,7 +197,7 @@ def _select_events(where: str, params: list[int], *, limit: int) -> list[EventRo
     held = [(row[4], _held(row[_VALUES:], row[_TAGS], row[_WAYS])) for row in known]
     named = names_of({pk for _, ids in held for pk in ids} | {row[_PROVIDER] for row in rows})
     shared = _sharing_other(held)
-    return [_event_row(row, named, shared) for row in rows]
+    return [_event_row(row, named, shared.get(row[4], _NONE)) for row in rows]
 
 
 def _held(values: Sequence[int], tags: str, ways: str) -> list[int]:
@@ -207,7 +208,7 @@ def _held(values: Sequence[int], tags: str, ways: str) -> list[int]:
     return ids
 
 
-def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"], shared: "_Shared") -> EventRow:
+def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"], shared: Set[int]) -> EventRow:
     (
         cursor, kind, occurred_at, received_at, location_id, code, detail_text, own_category,
         own_class, reason_id, own_provider, ref, name, company, delivery_id, message_id, recipient,
@@ -215,7 +216,7 @@ def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"], shared: "_Sha
     ) = row  # fmt: skip
     detail = _read_detail(detail_text)
     known = delivery_id is not None
-    held = _Held(location_id, values, tags or ",", ways or ",", named, shared)
+    held = _Held(values, tags or ",", ways or ",", named, shared)
     campaign, step, provider, domain, sending_domain = (held.text(pk) for pk in values[:5])
     return EventRow(
         cursor=cursor,
@@ -296,19 +297,18 @@ def tag_texts(tags: str, named: Mapping[int, Named]) -> tuple[str, ...]:
     return tuple(sorted(named[pk].text for pk in tag_ids(tags) if pk in named))
 
 
-type _Shared = Container[tuple[int, int]]
-"""(location, value): values that share ``(other)`` there."""
+_NONE: frozenset[Any] = frozenset()
 
 
-def _sharing_other(held: Iterable[tuple[int, list[int]]]) -> _Shared:
-    """Which of the values, by location, are not counted apart. One query where none can be."""
+def _sharing_other(held: Iterable[tuple[int, list[int]]]) -> Mapping[int, Set[int]]:
+    """By location, the values that are not counted apart there. One query where none can be."""
     places: defaultdict[int, set[int]] = defaultdict(set)
     for location_id, held_ids in held:
         places[location_id].update(held_ids)
     full = CountedValues.objects.filter(location_id__in=places, used__gte=MOST_VALUES)
     capped = set(full.values_list("location_id", "dimension"))
     if not capped:
-        return ()
+        return {}
     ids = {pk for location_id, _ in capped for pk in places[location_id]}
     values = Value.objects.filter(pk__in=ids).exclude(text="").values_list("pk", "dimension")
     dimensions = dict(values)
@@ -320,25 +320,30 @@ def _sharing_other(held: Iterable[tuple[int, list[int]]]) -> _Shared:
     }
     places_of = {location_id for location_id, _ in asked}
     apart = CountedValue.objects.filter(location_id__in=places_of, value_id__in=dimensions)
-    return asked - set(apart.values_list("location_id", "value_id"))
+    shared = defaultdict(set)
+    for location_id, pk in asked - set(apart.values_list("location_id", "value_id")):
+        shared[location_id].add(pk)
+    return shared
 
 
 class _Held:
-    """The values that one delivery holds, in words. ``values`` are ids, in the order of NAMES."""
+    """The values that one delivery holds, in words.
+
+    ``values`` are ids, in the order of NAMES; ``shared`` those that share ``(other)``.
+    """
 
     NAMES = ("campaign", "step", "provider", "domain", "sending_domain", "ip", "pool", "mx")
-    __slots__ = ("_location_id", "_named", "_shared", "_tags", "_values", "_ways")
+    __slots__ = ("_named", "_shared", "_tags", "_values", "_ways")
 
     def __init__(
         self,
-        location_id: int,
         values: Sequence[int],
         tags: str,
         ways: str,
         named: Mapping[int, Named],
-        shared: _Shared,
+        shared: Set[int] = _NONE,
     ) -> None:
-        self._location_id, self._values, self._tags, self._ways = location_id, values, tags, ways
+        self._values, self._tags, self._ways = values, tags, ways
         self._named, self._shared = named, shared
 
     def text(self, pk: int) -> str:
@@ -359,13 +364,13 @@ class _Held:
 
     def way(self, dimension: Dimension) -> Way:
         """What its attempts went through."""
-        decided = self._values[self.NAMES.index(dimension.word)]
+        decided = self._values[_PLACE_OF[dimension]]
         if self._ways == "," and not self._shared:
-            return Way(self.text(decided))
+            return _one_way(self.text(decided))
         letter = LETTERS[dimension]
         tried = read_ways(self._ways, f"a{letter}")
         deferred = read_ways(self._ways, f"d{letter}")
-        shared = {pk for pk in (decided, *tried) if (self._location_id, pk) in self._shared}
+        shared = [pk for pk in (decided, *tried) if pk in self._shared]
         return Way(
             self.text(decided),
             tuple(sorted(self.text(pk) for pk in tried)),
@@ -380,10 +385,12 @@ class _Held:
             return _NONE
         held = [*zip(self.NAMES[:5], self._values, strict=False)]
         held += [("tag", pk) for pk in tag_ids(self._tags)]
-        return frozenset(name for name, pk in held if (self._location_id, pk) in self._shared)
+        return frozenset(name for name, pk in held if pk in self._shared)
 
 
-_NONE: frozenset[str] = frozenset()
+_PLACE_OF = {dimension: _Held.NAMES.index(dimension.word) for dimension in LETTERS}
+# Most deliveries take one way, and ways are few.
+_one_way = lru_cache(maxsize=4096)(Way)
 
 
 # --- Cursors and pages of events -----------------------------------------------------------
@@ -597,7 +604,7 @@ def _delivery_row(row: tuple[Any, ...], named: Mapping[int, Named]) -> DeliveryR
         pk, location_id, ref, message_id, recipient, sent_at, outcome, flags, bounce_class,
         category, code, reason_id, tags, ways, *values,
     ) = row  # fmt: skip
-    held = _Held(location_id, values, tags, ways, named, ())
+    held = _Held(values, tags, ways, named)
     return DeliveryRow(
         id=pk,
         location_id=location_id,
