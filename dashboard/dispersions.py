@@ -4,10 +4,11 @@ A cell is what the counters keep of a campaign, or of a provider, in an hour. Fo
 is that value in an hour; for rows of time, the campaigns and providers of that time; where other
 terms narrow the mail, whose cells nobody counts, the cells of the asked locations without them.
 Of the whole fleet the locations stand for their campaigns: a campaign belongs to one, and there
-are fewer of them.
+are fewer of them. In a long table of locations their hours are the cells.
 
-Cells are of the newest seven days asked for, or of the newest day where many locations are read
-(``bench/`` has the cost), and only of rows that are shown. A row without cells has the priors of
+Cells are of the newest seven days asked for, or of the newest day where many locations or values
+are read (a week of them costs more than all the rest of the answer), and only of rows that are
+shown. A row without cells has the priors of
 ``judging.PRIORS``.
 """
 
@@ -26,7 +27,8 @@ from ingest.vocabulary import FLEET, FLEET_LOCATION, Dimension
 
 DAYS = 7
 DAYS_OF_MANY = 1
-MANY = 3  # locations
+MANY, MANY_VALUES = 3, 20  # locations; values of the whole fleet
+MANY_ROWS = 100  # locations in a table; their hours stand for their campaigns and providers
 _MOST_LOOKUPS = 5_000
 
 type Phis = dict[str, float]
@@ -64,7 +66,15 @@ class _Source:
     fleet: bool = False  # rows of location 0
 
     @property
+    def is_small(self) -> bool:
+        """Whether a week of it is few rows: of few locations, or of few values of the fleet."""
+        if self.fleet:
+            return self.values is None or len(self.values) <= MANY_VALUES
+        return self.locations is not None and len(self.locations) <= MANY
+
+    @property
     def table(self) -> str:
+        """The table that holds the cells."""
         return "ingest_locationhour" if self.dimension is None else "ingest_hourlycount"
 
     def conditions(self) -> Iterator[str]:
@@ -137,6 +147,8 @@ def _rows(question: Question, rows: Mapping[str, Collection[int]], now: datetime
         return _gathered(question, now, _kinds(question), rows, column="hour")
     if question.by in PLACES:
         kinds = [_Source(dimension, ids) for dimension in (Dimension.CAMPAIGN, Dimension.PROVIDER)]
+        if len(ids) > MANY_ROWS:
+            kinds = [_Source(None, ids)]
         return _gathered(question, now, kinds, rows, column="location_id")
     dimension = DIMENSIONS[question.by]
     fleet = question.locations is None and dimension in FLEET
@@ -176,8 +188,7 @@ def _row_of(question: Question, rows: Mapping[str, Collection[int]], column: str
 def _hours(question: Question, source: _Source, now: datetime) -> tuple[int, int]:
     """The hours to read, the last one out."""
     last = hour_of(min(question.until or now, now)) + 1
-    few = source.fleet or (source.locations is not None and len(source.locations) <= MANY)
-    first = last - 24 * (DAYS if few else DAYS_OF_MANY)
+    first = last - 24 * (DAYS if source.is_small else DAYS_OF_MANY)
     return max(first, hour_of(question.start)) if question.start else first, last
 
 

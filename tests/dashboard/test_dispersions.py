@@ -83,6 +83,30 @@ def test_a_location_has_its_campaigns_and_providers_and_the_wider_counts(where: 
     assert of_one[TOTAL]["hard_bounce_rate"] == pytest.approx(expected)
 
 
+def test_of_a_long_table_of_locations_their_hours_are_the_cells(
+    where: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MANY_ROWS", 0)
+    for at, bounced in enumerate([0, 20]):
+        cell(where, HOUR - at, bounced=bounced, of=100)
+    by_location = found("range=24h", "location", {"a": [where]})
+    assert by_location["a"]["hard_bounce_rate"] == pytest.approx(hard((0, 100), (20, 100)))
+
+
+def test_of_many_values_of_the_fleet_only_the_newest_day_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tag = rows.value(Dimension.TAG, "t").pk
+    for days, bounced in ((0, 5), (3, 25)):
+        of_tag = {"value": tag, "dimension": Dimension.TAG}
+        cell(FLEET_LOCATION, HOUR - 24 * days, bounced=bounced, of=100, **of_tag)
+    few = found("range=7d", "tag", {"t": [tag]})["t"]["hard_bounce_rate"]
+    monkeypatch.setattr(module, "MANY_VALUES", 0)
+    many = found("range=7d", "tag", {"t": [tag]})["t"]["hard_bounce_rate"]
+    assert few == pytest.approx(hard((5, 100), (25, 100)))
+    assert many == pytest.approx(hard((5, 100)))
+
+
 def test_of_the_whole_fleet_locations_stand_for_campaigns(where: int) -> None:
     other = rows.location("b").pk
     for place, bounced in ((where, 0), (other, 30), (FLEET_LOCATION, 30)):
