@@ -98,7 +98,7 @@ def test_of_many_values_of_the_fleet_only_the_newest_day_is_read(
 ) -> None:
     tag = rows.value(Dimension.TAG, "t").pk
     for days, bounced in ((0, 5), (3, 25)):
-        of_tag = {"value": tag, "dimension": Dimension.TAG}
+        of_tag: dict[str, Any] = {"value": tag, "dimension": Dimension.TAG}
         cell(FLEET_LOCATION, HOUR - 24 * days, bounced=bounced, of=100, **of_tag)
     few = found("range=7d", "tag", {"t": [tag]})["t"]["hard_bounce_rate"]
     monkeypatch.setattr(module, "MANY_VALUES", 0)
