@@ -28,7 +28,7 @@ from ingest.vocabulary import FLEET, FLEET_LOCATION, Dimension
 DAYS = 7
 DAYS_OF_MANY = 1
 MANY, MANY_VALUES = 3, 20  # locations; values of the whole fleet
-MANY_ROWS = 100  # locations in a table; their hours stand for their campaigns and providers
+MANY_ROWS = 20  # locations in a table; their hours stand for their campaigns and providers
 _MOST_LOOKUPS = 5_000
 
 type Phis = dict[str, float]
