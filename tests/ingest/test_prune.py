@@ -4,8 +4,8 @@ import io
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -99,23 +99,35 @@ def test_a_refusing_database_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     assert output.getvalue() == "gone: 7 events\n"
 
 
-@pytest.mark.django_db
-def test_it_pauses_between_steps_where_there_is_one_writer(
-    monkeypatch: pytest.MonkeyPatch, engine: str
-) -> None:
-    slept: list[float] = []
+class Recorded(threading.Event):
+    """Notes how long it was to wait, and does not."""
 
-    class Recorded(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            slept.append(timeout or 0)
-            return False
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
 
-    monkeypatch.setattr(prune, "stopping", lambda: nullcontext(Recorded()))
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0)
+        return False
+
+
+def test_it_rests_as_long_as_each_step_took(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    steps = [Step("events", 1), Step("events", 1), Step("deliveries", 0, waits=True)]
+    clock = iter([100, 105, 110, 110, 120, 121, 130])  # a step of 5 seconds, of 0, of 1
+    monkeypatch.setattr(Pruning, "steps", lambda _: iter(steps))
     monkeypatch.setattr(prune, "PAUSE", 0.02)
-    monkeypatch.setattr(prune, "LIMIT", {"sqlite": 1, "postgresql": 1})
-    add_events(200, 200)
-    run()
-    assert slept == [0.02 if engine == "sqlite" else 0.0] * 4
+    stop = Recorded()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: next(clock))
+        assert list(prune._paced(Pruning(now=0, limit=1), stop)) == steps
+    assert stop.waits == [5, 0.02 if engine == "sqlite" else 0, prune.WAIT]
+
+
+def test_a_dry_run_need_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pruning, "steps", lambda _: iter([Step("events", 1)] * 2))
+    stop = Recorded()
+    assert len(list(prune._paced(Pruning(now=0, limit=1, dry=True), stop))) == 2
+    assert stop.waits == [0, 0]
 
 
 def test_a_transaction_has_as_many_rows_as_other_writers_can_wait_for() -> None:

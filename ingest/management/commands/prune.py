@@ -18,7 +18,7 @@ from ingest.retention import Pruning, Step
 
 # Rows a transaction. SQLite has one writer at a time: a long one would hold up the recorder.
 LIMIT = {"sqlite": 500, "postgresql": 5_000}
-PAUSE = 0.02  # seconds after each on SQLite: without it a bulk writer starves the recorder
+PAUSE = 0.02  # seconds at least after each on SQLite: a bulk writer would starve the recorder
 WAIT = 0.2  # seconds, while writers that know only the older horizon come to their end
 
 
@@ -67,12 +67,15 @@ class Command(BaseCommand):
 
 
 def _paced(pruning: Pruning, stop: threading.Event) -> Iterator[Step]:
-    """The steps, with pauses for other writers, until there are no more or it is to stop."""
-    pause = PAUSE if connection.vendor == "sqlite" and not pruning.dry else 0.0
+    """The steps, until there are no more or it is to stop; it rests as long as each took."""
+    least = PAUSE if connection.vendor == "sqlite" else 0.0
+    begun = time.monotonic()
     for step in pruning.steps():
         yield step
-        if stop.wait(WAIT if step.waits else pause):
+        rest = 0.0 if pruning.dry else max(least, time.monotonic() - begun)
+        if stop.wait(WAIT if step.waits else rest):
             return
+        begun = time.monotonic()
 
 
 @contextmanager
