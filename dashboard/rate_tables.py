@@ -135,19 +135,9 @@ def rates(
     question = Question(filter.at(now), rights, by)
     by_events = filter.clock == "event"
     tally, needed = count_events(question) if by_events else count(question)
-    whole = RatesRow(TOTAL, TOTAL, Counts(*tally.total))
-    rest = _set_aside(question, tally, sort or "-sent", limit)
-    rows = named_rows(question, tally)
-    if sort == RISK:
-        judges = Judges([row.groups[0] for row in rows], now=now)
-        rows.sort(key=lambda row: judges.sort_key(row.groups[0], row.label))
-    else:
-        rows = _ordered(rows, by, sort)
-    whole, rows = _widened(question, whole, _cut(rows, limit, rest), now)
+    whole, rows = _shown(question, tally, sort, limit, now)
     if judge:
-        of = judged_whole(question.locations, whole.counts, whole.phis, now=now)
-        whole = replace(whole, judgement=of)
-        rows = _judged(rows, now) if by == "location" else rows
+        whole, rows = _judged(question, whole, rows, now)
     before = earlier(question, compare, now=now) if compare else None
     if before:
         whole, rows = replace(whole, before=before.total), _compared(before, rows)
@@ -175,6 +165,21 @@ def _compared(before: Earlier, rows: list[RatesRow]) -> list[RatesRow]:
     if found and found[-1].key == REST_KEY:
         found[-1] = replace(found[-1], before=Counts() + summed(counted.values()))
     return found
+
+
+def _shown(
+    question: Question, tally: Tally, sort: str, limit: int, now: datetime
+) -> tuple[RatesRow, list[RatesRow]]:
+    """The total and the rows that are shown, in their order, with their dispersions."""
+    rest = _set_aside(question, tally, sort or "-sent", limit)
+    rows = named_rows(question, tally)
+    if sort == RISK:
+        judges = Judges([row.groups[0] for row in rows], now=now)
+        rows.sort(key=lambda row: judges.sort_key(row.groups[0], row.label))
+    else:
+        rows = _ordered(rows, question.by, sort)
+    whole = RatesRow(TOTAL, TOTAL, Counts(*tally.total))
+    return _widened(question, whole, _cut(rows, limit, rest), now)
 
 
 def _check_asked(filter: Filter, by: str, limit: int, sort: str) -> None:
@@ -208,15 +213,22 @@ def _widened(
     return replace(whole, phis=phis[TOTAL]), widened
 
 
-def _judged(rows: list[RatesRow], now: datetime) -> list[RatesRow]:
-    """With the judgements of locations."""
+def _judged(
+    question: Question, whole: RatesRow, rows: list[RatesRow], now: datetime
+) -> tuple[RatesRow, list[RatesRow]]:
+    """With the judgements of the total and of locations."""
+    of = judged_whole(question.locations, whole.counts, whole.phis, now=now)
+    whole = replace(whole, judgement=of)
+    if question.by != "location":
+        return whole, rows
     judges = Judges([row.groups[0] for row in rows if row.groups], now=now)
-    return [
+    found = [
         replace(row, judgement=judges.judgement(row.groups[0], row.counts, row.phis))
         if row.groups
         else row
         for row in rows
     ]
+    return whole, found
 
 
 # --- Rows ----------------------------------------------------------------------------------
