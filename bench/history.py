@@ -13,7 +13,7 @@ import contextlib
 import heapq
 import json
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,9 +28,10 @@ import orjson
 from django.core.management.color import no_style
 from django.db import connection, models
 
+from bench import draws
+from bench.draws import HOUR, execute, fetch
 from ingest import demo
-from ingest.counted import Counted, places
-from ingest.counted_values import decisions
+from ingest.counted import Counted
 from ingest.fold import dump_facts, load_facts
 from ingest.ids import ids
 from ingest.models import (
@@ -49,20 +50,13 @@ from ingest.models import (
     ReasonProvider,
     Value,
 )
-from ingest.quality import COLUMNS, LAG_EDGES, LAGS
 from ingest.record import item_from_body, write_batch
-from ingest.retention import oldest_minute
-from ingest.statements import aware_utc, naive_utc
+from ingest.statements import naive_utc
 from ingest.vocabulary import (
-    FLEET,
-    FLEET_LOCATION,
-    MEASURES,
-    OTHER_KEY,
     Dimension,
     Outcome,
 )
 
-HOUR = 3_600_000_000
 # What it needs while it is made, on PostgreSQL: its tables, and what sorting and the log take.
 BYTES_A_DELIVERY, BYTES_AT_LEAST = 3_400, 1_200_000_000
 _SAMPLE_NOW = 1_790_000_000_000_000
@@ -110,16 +104,19 @@ def fill(ask: Ask, say: Callable[[str], None]) -> None:
         lives = _sample(ask)
         rng = Random(ask.seed)
         plan = _Planner(ask, rng).plan(lives)
-        say(f"{ask.deliveries:,} deliveries and their events")
-        with _without_indexes(Delivery, Event):
-            _make_draws(plan, lives)
+        say(f"{ask.deliveries:,} deliveries, their events and most counters")
+        with _without_indexes(Delivery, Event, *draws.COUNTED):
+            counted = [
+                (life.pk, life.counted, [told.counted for told in life.told])
+                for group in lives
+                for life in group
+            ]
+            draws.make(counted, plan.tag_sets)
             _write(ask, plan, rng)
-            say("their indexes")
-        say("counters")
-        with _without_indexes(LocationHour, HourlyCount, EventHour, ReasonHour):
-            _count(ask)
-            say("their indexes")
-        _drop_draws()
+            say("counters of domains, of the fleet and of events")
+            draws.count_rest(ask.began, ask.now)
+            draws.drop()
+            say("indexes")
     say("statistics")
     _settle()
 
@@ -287,8 +284,8 @@ def _pattern(stored: str, sent_at: int, keys: list[str]) -> tuple[str, list[tupl
     """A delivery's facts with ``%s`` for times, event keys and names, and what goes in there."""
     facts = load_facts(stored)
     facts.tags, facts.campaign = ["@tags@"], (0, "@campaign@", 0, "")
-    if facts.sending_domain[4]:
-        facts.sending_domain = (*facts.sending_domain[:4], "@sender@")
+    if facts.sending_domain[3]:
+        facts.sending_domain = (*facts.sending_domain[:3], "@sender@")
     slots: list[tuple[str, int]] = []
 
     def slot(found: re.Match[str]) -> str:
@@ -479,10 +476,12 @@ def _write(ask: Ask, plan: _Plan, rng: Random) -> None:
     """Draw every delivery in the order of their sending; events in the order of their receipt."""
     writer = _Writer()
     deliveries = _Sink(writer, "ingest_delivery", Delivery, _OWN_DELIVERY)
-    draws = _Sink(writer, "bench_draw")
+    drawn = _Sink(writer, "bench_draw")
     events = _Events(ask, rng, _Sink(writer, "ingest_event", Event, _OWN_EVENT))
     stamp, random, bits = _STAMPS[connection.vendor], rng.random, rng.getrandbits
+    days = _Days(ask, writer, drawn)
     for pk, (sent, place) in enumerate(_sendings(ask, plan, rng), 1):
+        days.pass_by(sent // HOUR)
         life = place.lives[int(random() * len(place.lives))]
         if sent + life.length > ask.now:
             life = _fitting(plan.underway, ask.now - sent)
@@ -500,12 +499,13 @@ def _write(ask: Ask, plan: _Plan, rng: Random) -> None:
             pk, place.pk, message_id, recipient, stamp(sent), mailing.campaign, mailing.step,
             domain, sender, mailing.tags, facts, *life.shared,
         ))  # fmt: skip
-        draws.add((
+        drawn.add((
             place.pk, sent, sent // HOUR, life.pk, mailing.campaign, mailing.step, domain, sender,
             mailing.tag_set,
         ))  # fmt: skip
-    for sink in (deliveries, draws, events):
+    for sink in (deliveries, drawn, events):
         sink.close()
+    days.count()
     writer.wait()
     events.note_payloads()
     _reset_sequences(Delivery, Event)
@@ -601,21 +601,51 @@ class _Events:
 
 
 class _Writer:
-    """Writes in a thread while more is drawn: the database works meanwhile."""
+    """Writes and counts in a thread while more is drawn: the database works meanwhile."""
+
+    most = 12  # waiting at once; each of them holds some megabytes
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
+        self._waiting: deque[Future[None]] = deque()
+        self._database = connection.connection
 
-    def take(self, write: Callable[[], None]) -> None:
-        """Wait until the last is written, then begin with this. Raises what the last raised."""
-        self.wait()
-        self._writing = self._thread.submit(write)
+    def take(self, work: Callable[[Any], None]) -> None:
+        """Have it called with the database, in its turn. Raises what earlier work raised."""
+        self._waiting.append(self._thread.submit(work, self._database))
+        while len(self._waiting) > self.most:
+            self._waiting.popleft().result()
 
     def wait(self) -> None:
-        """Until everything is written."""
-        if self._writing is not None:
-            self._writing.result()
+        """Until everything is done."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        self._thread.shutdown()
+
+
+class _Days:
+    """Has each day counted when the last of its deliveries is drawn."""
+
+    def __init__(self, ask: Ask, writer: _Writer, drawn: "_Sink") -> None:
+        self._writer, self._drawn = writer, drawn
+        self._first = ask.began // HOUR
+
+    def pass_by(self, hour: int) -> None:
+        """Sendings come in order: now one in this hour."""
+        while hour >= self._first + 24:
+            self.count()
+
+    def count(self) -> None:
+        """Count the day, after what was drawn of it."""
+        self._drawn.close()
+        statements = [*draws.statements_of(self._first, self._first + 24)]
+        self._first += 24
+
+        def work(database: Any) -> None:
+            for statement in statements:
+                database.execute(statement)
+
+        self._writer.take(work)
 
 
 class _Sink:
@@ -629,7 +659,7 @@ class _Sink:
         own: Sequence[str] = (),
     ) -> None:
         self._writer = writer
-        others = _columns(model) if model else _DRAW
+        others = _columns(model) if model else draws.DRAW
         columns = [*own, *(name for name in others if name not in own)]
         self._rows: list[Sequence[Any]] = []
         self._types = [_type_of(model, name) for name in columns]
@@ -642,16 +672,23 @@ class _Sink:
             self.close()
 
     def close(self) -> None:
-        """Have what was gathered written, and wait for what came before it."""
+        """Have what was gathered written, after what came before it."""
         rows, self._rows = self._rows, []
+        if not rows:
+            return
         write = self._insert if connection.vendor == "sqlite" else self._copy
-        self._writer.take(partial(write, connection.connection, rows))
+        self._writer.take(partial(write, rows))
 
-    def _insert(self, database: Any, rows: list[Sequence[Any]]) -> None:
-        marks = ", ".join(["?"] * len(rows[0])) if rows else ""
+    def _insert(self, rows: list[Sequence[Any]], database: Any) -> None:
+        marks = ", ".join(["?"] * len(rows[0]))
+        alone = not database.in_transaction  # then every row would be a transaction
+        if alone:
+            database.execute("BEGIN")
         database.executemany(f"INSERT INTO {self._into} VALUES ({marks})", rows)
+        if alone:
+            database.execute("COMMIT")
 
-    def _copy(self, database: Any, rows: list[Sequence[Any]]) -> None:
+    def _copy(self, rows: list[Sequence[Any]], database: Any) -> None:
         with database.cursor().copy(f"COPY {self._into} FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(self._types)
             for row in rows:
@@ -663,7 +700,7 @@ def _type_of(model: type[models.Model] | None, column: str) -> str:
     if connection.vendor != "postgresql":
         return ""
     if model is None:
-        return "int8" if _width(column) == "bigint" else "int4"
+        return "int8" if draws.width(column) == "bigint" else "int4"
     field = next(field for field in model._meta.concrete_fields if field.column == column)
     return _BINARY[(field.db_type(connection) or "").partition("(")[0]]
 
@@ -677,217 +714,6 @@ _STAMPS: dict[str, Callable[[int], int | str]] = {
     "postgresql": lambda time: time - _2000,
     "sqlite": lambda time: str(naive_utc(time)),
 }
-
-
-# --- Counters ---------------------------------------------------------------------------------
-
-_DRAW = (
-    "location_id", "sent", "hour", "life", "campaign", "step", "domain", "sending_domain", "tag_set"
-)  # fmt: skip
-_TOLD = ("life", "at", "lag", "kind", "bounce_class", "provider", "reason", "pool", "test")
-_SUMS = ", ".join(f"sum(m.{name})" for name in MEASURES)
-_TEMPORARY = {
-    "bench_draw": _DRAW,
-    "bench_told": _TOLD,
-    "bench_life": ("life", *MEASURES),
-    "bench_place": ("life", "dimension", "value", *MEASURES),
-    "bench_tag": ("tag_set", "value"),
-}
-
-
-def _make_draws(plan: _Plan, lives: list[list[_Life]]) -> None:
-    """Tables of what was drawn and of what a life counts for; gone at the end."""
-    for table, columns in _TEMPORARY.items():
-        declared = ", ".join(f"{name} {_width(name)}" for name in columns)
-        _execute(f"CREATE TEMPORARY TABLE {table} ({declared})")
-    all_lives = [life for group in lives for life in group]
-    _insert("bench_life", [(life.pk, *_ones(life.counted.measures)) for life in all_lives])
-    _insert("bench_place", [row for life in all_lives for row in _life_places(life)])
-    _insert("bench_told", [(life.pk, *told.counted) for life in all_lives for told in life.told])
-    no_tag = Value.objects.get(dimension=Dimension.TAG, text="").pk
-    tagged = enumerate(plan.tag_sets)
-    _insert("bench_tag", [(n, tag) for n, tags in tagged for tag in tags or (no_tag,)])
-    _execute("CREATE INDEX bench_told_life ON bench_told (life)")
-    for table in _TEMPORARY:
-        _execute(f"ANALYZE {table}")
-
-
-def _width(column: str) -> str:
-    if column in ("sent", "at", "lag"):
-        return "bigint"
-    return "smallint" if column in MEASURES else "integer"
-
-
-def _drop_draws() -> None:
-    for table in _TEMPORARY:
-        _execute(f"DROP TABLE {table}")
-
-
-# The dimensions whose value comes with the life; a mailing brings the others.
-_OF_LIVES = (Dimension.PROVIDER, Dimension.IP, Dimension.POOL, Dimension.CATEGORY)
-
-
-def _life_places(life: _Life) -> list[tuple[int, ...]]:
-    found = places(life.counted, 0)
-    return [
-        (life.pk, dimension, value, *_ones(measures))
-        for (dimension, value), measures in found.items()
-        if dimension in _OF_LIVES and measures
-    ]
-
-
-def _ones(measures: Sequence[int]) -> list[int]:
-    return [int(position in measures) for position in range(len(MEASURES))]
-
-
-def _count(ask: Ask) -> None:
-    """Every counter table, from what was drawn; a day at a time, so that it fits in memory."""
-    _execute("CREATE INDEX bench_draw_hour ON bench_draw (hour)")
-    _execute("ANALYZE bench_draw")
-    _decide()
-    other = Value.objects.get(dimension=Dimension.DOMAIN, text=OTHER_KEY).pk
-    for first in range(ask.began // HOUR, ask.now // HOUR + 1, 24):
-        _count_deliveries(f"d.hour >= {first} AND d.hour < {first + 24}", other)
-    _count_fleet()
-    _count_events(ask)
-
-
-def _count_deliveries(when: str, other: int) -> None:
-    _count_into(LocationHour, "d.location_id, d.hour", "bench_life m USING (life)", when)
-    for dimension, value, more in (
-        (Dimension.CAMPAIGN, "d.campaign", ""),
-        (Dimension.STEP, "d.step", ""),
-        (Dimension.SENDING_DOMAIN, "d.sending_domain", ""),
-        (Dimension.TAG, "t.value", " JOIN bench_tag t USING (tag_set)"),
-        (
-            Dimension.DOMAIN, f"coalesce(c.value_id, {other})",
-            " LEFT JOIN ingest_countedvalue c"
-            " ON c.location_id = d.location_id AND c.value_id = d.domain",
-        ),
-    ):  # fmt: skip
-        key = f"d.location_id, {int(dimension)}, d.hour, {value}"
-        _count_into(HourlyCount, key, f"bench_life m USING (life){more}", when)
-    key = "d.location_id, m.dimension, d.hour, m.value"
-    _count_into(HourlyCount, key, "bench_place m USING (life)", when)
-
-
-def _decide() -> None:
-    """Record which values are counted apart: of domains each location's first so many.
-
-    No location has so many values of any other dimension.
-    """
-    named = "JOIN ingest_value v ON v.id = value WHERE v.text NOT IN ('', '(other)')"
-    _execute(f"""
-        INSERT INTO ingest_countedvalue (location_id, value_id)
-        SELECT location_id, value FROM (
-            SELECT DISTINCT location_id, campaign AS value FROM bench_draw
-            UNION SELECT DISTINCT location_id, step FROM bench_draw
-            UNION SELECT DISTINCT location_id, sending_domain FROM bench_draw
-            UNION SELECT DISTINCT d.location_id, t.value
-                FROM (SELECT DISTINCT location_id, tag_set FROM bench_draw) d
-                JOIN bench_tag t USING (tag_set)
-            UNION SELECT DISTINCT d.location_id, p.value
-                FROM (SELECT DISTINCT location_id, life FROM bench_draw) d
-                JOIN bench_place p USING (life) WHERE p.dimension <> {int(Dimension.CATEGORY)}
-            UNION SELECT location_id, domain FROM (
-                SELECT location_id, domain, row_number() OVER (
-                    PARTITION BY location_id ORDER BY min(sent)
-                ) AS place FROM bench_draw GROUP BY location_id, domain
-            ) AS ranked WHERE place <= {decisions.limit}
-        ) AS named {named}
-    """)
-    _execute("""
-        INSERT INTO ingest_countedvalues (location_id, dimension, used)
-        SELECT c.location_id, v.dimension, count(*)
-        FROM ingest_countedvalue c JOIN ingest_value v ON v.id = c.value_id GROUP BY 1, 2
-    """)
-    _execute("ANALYZE ingest_countedvalue")
-
-
-_KEYS = {
-    LocationHour: ("location_id", "hour"),
-    HourlyCount: ("location_id", "dimension", "hour", "value_id"),
-    EventHour: ("location_id", "hour", "provider_id", "kind", "bounce_class"),
-    ReasonHour: ("location_id", "hour", "reason_id", "provider_id", "pool_id", "kind"),
-    MinuteCount: ("location_id", "minute", "kind"),
-    QualityHour: ("location_id", "hour"),
-}
-
-
-def _count_into(model: type[models.Model], key: str, measured: str, when: str) -> None:
-    """Sum measures (``m``) over some draws (``d``), by the expressions of the key."""
-    select = f"SELECT {key}, {_SUMS} FROM bench_draw d JOIN {measured} WHERE {when}"
-    _sum_into(model, MEASURES, select)
-
-
-def _sum_into(model: type[models.Model], counts: Sequence[str], select: str) -> None:
-    key = _KEYS[model]
-    places = ", ".join(str(place + 1) for place in range(len(key)))
-    into = f"{model._meta.db_table} ({', '.join((*key, *counts))})"
-    _execute(f"INSERT INTO {into} {select} GROUP BY {places} ORDER BY {places}")
-
-
-def _count_fleet() -> None:
-    """The rows of location 0: all mail, and the dimensions that the whole fleet has."""
-    select = f"SELECT {FLEET_LOCATION}, m.hour, {_SUMS} FROM ingest_locationhour m"
-    _sum_into(LocationHour, MEASURES, select)
-    dimensions = ", ".join(str(int(dimension)) for dimension in sorted(FLEET))
-    _sum_into(
-        HourlyCount, MEASURES,
-        f"SELECT {FLEET_LOCATION}, m.dimension, m.hour, m.value_id, {_SUMS} "
-        f"FROM ingest_hourlycount m WHERE m.dimension IN ({dimensions})",
-    )  # fmt: skip
-
-
-def _count_events(ask: Ask) -> None:
-    """Counters of events by their own clocks; tests are in none of them."""
-    shown = "FROM bench_draw d JOIN bench_told e USING (life) WHERE e.test = 0"
-    hour = f"(d.sent + e.at) / {HOUR}"
-    key = f"d.location_id, {hour}, e.provider, e.kind, e.bounce_class"
-    _sum_into(EventHour, ("events",), f"SELECT {key}, count(*) {shown}")
-    _sum_into(
-        EventHour, ("events",),
-        f"SELECT {FLEET_LOCATION}, hour, provider_id, kind, bounce_class, sum(events) "
-        "FROM ingest_eventhour",
-    )  # fmt: skip
-    key = f"d.location_id, {hour}, e.reason, e.provider, e.pool, e.kind"
-    _sum_into(ReasonHour, ("events",), f"SELECT {key}, count(*) {shown} AND e.reason > 0")
-    _count_reasons(shown)
-    since = oldest_minute(ask.now) * 60_000_000
-    recent = f"{shown} AND d.sent + e.at >= {since}"
-    key = "d.location_id, (d.sent + e.at) / 60000000, e.kind"
-    _sum_into(MinuteCount, ("events",), f"SELECT {key}, count(*) {recent}")
-    _count_quality()
-
-
-def _count_reasons(shown: str) -> None:
-    """When each provider first and last gave a reason."""
-    rows = _fetch(
-        "SELECT e.reason, e.provider, min(d.sent + e.at), max(d.sent + e.at) "
-        f"{shown} AND e.reason > 0 GROUP BY 1, 2"
-    )
-    ReasonProvider.objects.bulk_create(
-        ReasonProvider(
-            reason_id=reason, provider_id=provider,
-            first_at=aware_utc(first), last_at=aware_utc(last),
-        )
-        for reason, provider, first, last in rows
-    )  # fmt: skip
-
-
-def _count_quality() -> None:
-    """What came in by the hour of its receipt, and how late; flaws are not drawn."""
-    slots = "".join(f" WHEN e.lag < {edge}000000 THEN {n}" for n, edge in enumerate(LAG_EDGES))
-    received = (
-        f"SELECT d.location_id, (d.sent + e.at + e.lag) / {HOUR} AS hour,"
-        f" CASE{slots} ELSE {len(LAG_EDGES)} END AS slot, count(*) AS events"
-        " FROM bench_draw d JOIN bench_told e USING (life) GROUP BY 1, 2, 3"
-    )
-    found = {
-        name: f"sum(CASE slot WHEN {n} THEN events ELSE 0 END)" for n, name in enumerate(LAGS)
-    } | {"events": "sum(events)"}
-    sums = ", ".join(found.get(name, "0") for name in COLUMNS)
-    _sum_into(QualityHour, COLUMNS, f"SELECT location_id, hour, {sums} FROM ({received}) AS r")
 
 
 # --- The database ------------------------------------------------------------------------------
@@ -904,10 +730,10 @@ def _loading() -> Iterator[None]:
             "synchronous_commit = off", "maintenance_work_mem = '1GB'", "work_mem = '512MB'",
             "enable_seqscan = on", "enable_hashjoin = on", "jit = off",
         ):  # fmt: skip
-            _execute(f"SET {'LOCAL ' if local else ''}{setting}")
+            execute(f"SET {'LOCAL ' if local else ''}{setting}")
     elif not local:
-        _execute("PRAGMA synchronous = OFF")
-        _execute("PRAGMA cache_size = -500000")
+        execute("PRAGMA synchronous = OFF")
+        execute("PRAGMA cache_size = -500000")
     yield
     if not local:
         connection.close()  # and with it these settings
@@ -922,22 +748,22 @@ def _without_indexes(*tables: type[models.Model]) -> Iterator[None]:
     )
     yield
     for statement in again:
-        _execute(statement)
+        execute(statement)
 
 
 def _drop_of_postgres(names: list[str]) -> list[str]:
-    constraints = _fetch(
+    constraints = fetch(
         "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
         "WHERE contype IN ('p', 'u') AND conrelid::regclass::text = ANY(%s) ORDER BY 1, 2",
         [names],
     )
     for table, name, _ in constraints:
-        _execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-    indexes = _fetch(
+        execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    indexes = fetch(
         "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = ANY(%s) ORDER BY 1", [names]
     )
     for name, _ in indexes:
-        _execute(f"DROP INDEX {name}")
+        execute(f"DROP INDEX {name}")
     return [
         *(f"ALTER TABLE {table} ADD CONSTRAINT {name} {how}" for table, name, how in constraints),
         *(how for _, how in indexes),
@@ -947,42 +773,25 @@ def _drop_of_postgres(names: list[str]) -> list[str]:
 def _drop_of_sqlite(names: list[str]) -> list[str]:
     """Keys stay: they are part of the tables."""
     marks = ", ".join(["%s"] * len(names))
-    found = _fetch(
+    found = fetch(
         "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL "
         f"AND tbl_name IN ({marks}) ORDER BY name",
         names,
     )
     for name, _ in found:
-        _execute(f'DROP INDEX "{name}"')
+        execute(f'DROP INDEX "{name}"')
     return [how for _, how in found]
 
 
 def _reset_sequences(*tables: type[models.Model]) -> None:
     """Ids that the database gives next follow those given here."""
     for statement in connection.ops.sequence_reset_sql(no_style(), tables):
-        _execute(statement)
+        execute(statement)
 
 
 def _settle() -> None:
     """What autovacuum would have done by now."""
     if connection.vendor == "postgresql" and not connection.in_atomic_block:
-        _execute("VACUUM ANALYZE")
+        execute("VACUUM ANALYZE")
     else:
-        _execute("ANALYZE")
-
-
-def _execute(statement: str, parameters: Sequence[Any] | None = None) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-
-
-def _fetch(statement: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return list(cursor.fetchall())
-
-
-def _insert(table: str, rows: Sequence[Sequence[int]]) -> None:
-    marks = ", ".join(["%s"] * len(_TEMPORARY[table]))
-    with connection.cursor() as cursor:
-        cursor.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        execute("ANALYZE")
