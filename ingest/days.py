@@ -17,7 +17,7 @@ from ingest.vocabulary import MEASURES, ROLLED_UP
 # The physical address of a row: what bounds a statement on a table with a key of many columns.
 _SOME = {
     "postgresql": "ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {condition} LIMIT {limit}))",
-    "sqlite": "rowid IN (SELECT rowid FROM {table} WHERE {condition} ORDER BY rowid LIMIT {limit})",
+    "sqlite": "rowid IN (SELECT rowid FROM {table} WHERE {condition} LIMIT {limit})",
 }
 
 
@@ -66,11 +66,13 @@ class Hours:
 
     def merge(self, day: int, limit: int) -> int:
         """Add some rows to the first hour's and delete them. Returns how many."""
-        rows = some(self.table, self._condition, limit)
         if connection.vendor == "postgresql":
+            rows = some(self.table, self._condition, limit)
             gone = f"DELETE FROM {self.table} WHERE {rows} RETURNING *"  # noqa: S608
             both = f"WITH gone AS ({gone}), put AS ({self._put('gone', day)})"
             return ask(f"{both} SELECT count(*) FROM gone", self._within(day))  # noqa: S608
+        # Both statements have to mean the same rows; with the plus, an index still finds them.
+        rows = some(self.table, f"{self._condition} ORDER BY +rowid", limit)
         execute(self._put(f"{self.table} WHERE {rows}", day), self._within(day))
         return execute(f"DELETE FROM {self.table} WHERE {rows}", self._within(day))  # noqa: S608
 
