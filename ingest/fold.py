@@ -6,7 +6,7 @@ same facts. Everything else is a function of the facts.
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -37,8 +37,8 @@ _WITNESS = {
 }
 _DECISIVENESS = {EventKind.BOUNCED: 3, EventKind.SUPPRESSED: 2, EventKind.DEFERRED: 1}
 
-type Witnessed = tuple[int, int, int, str, str]
-"""(rank of the source, rank of the kind, time, event key, value): the greatest stands."""
+type Witnessed = tuple[int, int, int, str]
+"""(rank of the source, rank of the kind, time, value): the greatest stands."""
 
 
 # Bits of ``Why.marks``.
@@ -134,8 +134,8 @@ class Facts(msgspec.Struct, omit_defaults=True, rename=_SHORT):
     human_opened: int = 0  # earliest open that no machine made; 0 = none
     tags: list[str] = []  # sorted
     campaign: tuple[int, str, int, str] = (0, "", 1, "")  # (−rank, campaign, no step?, step)
-    provider: Witnessed = (0, 0, 0, "", "")
-    sending_domain: Witnessed = (0, 0, 0, "", "")
+    provider: Witnessed = (0, 0, 0, "")
+    sending_domain: Witnessed = (0, 0, 0, "")
     failure: Failure | None = None
     deferral: Failure | None = None  # the last temporary failure, where another kind decides
     deferral_categories: list[int] = []  # sorted
@@ -156,7 +156,19 @@ def dump_facts(facts: Facts) -> str:
 
 def load_facts(text: str) -> Facts:
     """The facts of a stored delivery. Raises ``msgspec.DecodeError`` on anything else."""
-    return _decode(text)
+    try:
+        return _decode(text)
+    except msgspec.ValidationError:
+        return _decode(_renewed(text))
+
+
+def _renewed(text: str) -> bytes:
+    """Facts as version 0.1 stored them: its witnesses named their event too."""
+    stored = msgspec.json.decode(text, type=dict[str, Any])
+    for name in (_SHORT["provider"], _SHORT["sending_domain"]):
+        if name in stored:
+            stored[name] = [*stored[name][:3], stored[name][-1]]
+    return msgspec.json.encode(stored)
 
 
 def absorb(facts: Facts, event: NormalizedEvent, why: Why | None = None) -> None:
@@ -193,12 +205,12 @@ def _earliest(known: int, time: int) -> int:
 
 
 def _absorb_witnessed(facts: Facts, event: NormalizedEvent) -> None:
-    weight, key = _WITNESS.get(event.kind, 0), event.key.hex()
+    weight = _WITNESS.get(event.kind, 0)
     if event.provider:
-        seen = (event.provider_rank, weight, event.occurred_at, key, event.provider)
+        seen = (event.provider_rank, weight, event.occurred_at, event.provider)
         facts.provider = max(facts.provider, seen)
     if event.sending_domain:
-        seen = (event.sending_domain_rank, weight, event.occurred_at, key, event.sending_domain)
+        seen = (event.sending_domain_rank, weight, event.occurred_at, event.sending_domain)
         facts.sending_domain = max(facts.sending_domain, seen)
 
 
@@ -333,8 +345,8 @@ def judge(facts: Facts) -> Standing:
         sent_at=_sent_at(facts),
         campaign=facts.campaign[1],
         step=facts.campaign[3],
-        provider=facts.provider[4],
-        sending_domain=facts.sending_domain[4],
+        provider=facts.provider[3],
+        sending_domain=facts.sending_domain[3],
         tags=tuple(facts.tags[:MAX_TAGS]),
         ways=_ways(facts.attempts),
         deferral_categories=tuple(facts.deferral_categories),
@@ -419,7 +431,7 @@ def _flags(facts: Facts, outcome: Outcome, category: int) -> int:
         flags |= _DEFERRED
     if flags & _REACHED:
         flags |= _engagement_flags(facts)
-        if providers.reports_complaints(facts.provider[4]):
+        if providers.reports_complaints(facts.provider[3]):
             flags |= _VISIBLE_COMPLAINED | _VISIBLE if flags & _COMPLAINED else _VISIBLE
     return flags
 
@@ -435,7 +447,7 @@ def _block_flags(facts: Facts, category: int) -> int:
         marks = _MARKS_OF.get(Category(category), 0)
     if marks & MAY_BLOCK:
         flags |= _BLOCK_HIGH
-        if marks & SURELY_BLOCK and providers.counts_blocks(facts.provider[4]):
+        if marks & SURELY_BLOCK and providers.counts_blocks(facts.provider[3]):
             flags |= _BLOCK_LOW
     return flags
 

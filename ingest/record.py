@@ -481,9 +481,6 @@ _encode_detail = msgspec.json.Encoder().encode
 def _event_row(entry: _Entry, changes: dict[tuple[int, str, str], Change]) -> tuple[Any, ...]:
     item, event, why, key = entry.item, entry.event, entry.why, entry.key
     codec, payload = payloads.pack(item.body)
-    detail = event.detail
-    if event.test:
-        detail = msgspec.structs.replace(detail, test=True)
     return (
         ids.location(event.location_ref),
         changes[key].id if key is not None else None,
@@ -491,17 +488,30 @@ def _event_row(entry: _Entry, changes: dict[tuple[int, str, str], Change]) -> tu
         int(event.kind),
         event.occurred_at,
         item.received_at,
-        detail.code,
+        event.detail.code,
         why.category,
         why.bounce_class,
         ids.reason(why.reason),
         ids.value(Dimension.PROVIDER, event.provider),
-        _encode_detail(detail).decode(),
+        stored_detail(event),
         event.content,
-        webhook_digest(detail.webhook_id),
+        webhook_digest(event.detail.webhook_id),
         payload,
         codec,
     )
+
+
+def stored_detail(event: NormalizedEvent) -> str:
+    """What stays of an event when its payload has gone: nothing that a column says too."""
+    detail = event.detail
+    kept = msgspec.structs.replace(
+        detail,
+        word="" if detail.word == event.kind.word else detail.word,
+        form="" if detail.form == "wrapped" else detail.form,
+        webhook_id="",  # see ``webhook_digest``
+        test=event.test,
+    )
+    return _encode_detail(kept).decode()
 
 
 def webhook_digest(webhook_id: str) -> int | None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from django.db import IntegrityError, OperationalError, models, transaction
 from django.db.models import F
 
@@ -37,7 +36,7 @@ from ingest.payloads import pack
 from ingest.quality import COLUMNS as QUALITY_COLUMNS
 from ingest.quality import KEY as QUALITY_KEY
 from ingest.quality import Tally
-from ingest.record import Item, webhook_digest
+from ingest.record import Item, stored_detail, webhook_digest
 from ingest.retention import oldest_minute
 from ingest.statements import COUNTED_COLUMNS, aware_utc
 from ingest.vocabulary import FLEET, FLEET_LOCATION, MEASURES, OTHER_KEY, Dimension
@@ -329,7 +328,6 @@ def _create_event(
     reason: int | None,
 ) -> None:
     codec, payload = pack(item.body)
-    detail = msgspec.structs.replace(event.detail, test=True) if event.test else event.detail
     Event.objects.create(
         location_id=location,
         delivery=delivery,
@@ -342,9 +340,9 @@ def _create_event(
         bounce_class=why.bounce_class,
         reason_id=reason,
         provider_id=_value_id(Dimension.PROVIDER, event.provider),
-        detail=msgspec.json.encode(detail).decode(),
+        detail=stored_detail(event),
         content=event.content,
-        webhook=webhook_digest(detail.webhook_id),
+        webhook=webhook_digest(event.detail.webhook_id),
         payload=payload,
         payload_codec=codec,
     )
