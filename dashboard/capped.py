@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from dashboard.filters import capped_places
+from dashboard.conditions import capped_places
 from ingest.models import CountedValue, Value
 from ingest.vocabulary import OTHER_KEY, Dimension
 

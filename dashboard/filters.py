@@ -17,42 +17,41 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, Self, TypedDict
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from django.db import connection
-from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, QuerySet
-from django.db.models import Value as Literal
-from django.db.models.lookups import GreaterThan
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import Http404
 
 from dashboard.access import Rights, restrict
-from ingest.counted import LETTERS
-from ingest.fold import SENT
-from ingest.models import CountedValue, CountedValues, Delivery, Event, Location, Value
-from ingest.vocabulary import (
-    MOST_VALUES,
-    NONE_KEY,
-    OTHER_KEY,
-    ROLLED_UP,
-    BounceClass,
-    Category,
-    Dimension,
-    Flag,
-    Outcome,
+from dashboard.conditions import (
+    OWN_QUERIES,
+    QUERIES,
+    At,
+    attempts_at,
+    by_decision,
+    by_deferral,
+    every,
+    value_ids,
 )
+from dashboard.matching import (
+    OWN_KEYS,
+    Test,
+    negated,
+    test_of,
+    test_of_attempts,
+    test_of_decision,
+    test_of_refusal,
+)
+from dashboard.words import ATTEMPT_NAMES, DEFERRED, MOVED, VALUE_NAMES
+from ingest.models import Delivery, Event, Location
+from ingest.vocabulary import NONE_KEY, Category, Dimension, Flag, Outcome
 
 if TYPE_CHECKING:
-    from dashboard.queries import EventRow, Way
+    from dashboard.queries import EventRow
 
-# The names whose values are ``Value``s; of all but tags a delivery has one, in this column.
-VALUE_NAMES = {
-    dimension.word: dimension for dimension in Dimension if dimension != Dimension.CATEGORY
-}
-ATTEMPT_NAMES = ("ip", "pool", "mx")
 FREE_NAMES = ("location", "company", *VALUE_NAMES, "q")
-MOVED = "moved"  # an outcome beside an IP, pool or MX
 WORDS: dict[str, tuple[str, ...]] = {
     "outcome": (*sorted(outcome.word for outcome in Outcome), MOVED),
     "class": ("block", "hard", "soft", "suppressed", "undetermined", NONE_KEY),
@@ -75,8 +74,6 @@ MAX_LENGTH = 400
 _LOWER = frozenset({"domain", "sending_domain", "mx"})
 # What a delivery is called by what happened at its end: beside an attempt's names, at that attempt.
 _SPOKEN = frozenset({"outcome", "class", "category", "code", "is", "reason"})
-_SENT_WORDS = frozenset(outcome.word for outcome in SENT)
-_DEFERRED = "deferred"  # the flag
 _EARLIEST, _LATEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
 # A "+" that was not escaped arrives as a space: "2026-11-22T10:00:00 02:00".
 _LOST_PLUS = re.compile(r"(T\d[\d:.]*) (\d\d:?\d\d)$")
@@ -302,17 +299,17 @@ class Filter:
         reasons = self.values("reason")
         conditions += [
             query(values, "")
-            for name, query in _OWN_QUERIES.items()
+            for name, query in OWN_QUERIES.items()
             if reasons and (values := self.values(name))
         ]
         if of_delivery := self.delivery_conditions("delivery__"):
             # Events without one speak for themselves.
-            conditions.append(Q(delivery=None) | _every(of_delivery))
+            conditions.append(Q(delivery=None) | every(of_delivery))
         return conditions
 
     def delivery_conditions(self, prefix: str = "") -> list[Q]:
         """What it asks of the delivery of an event, if it has one; locations aside."""
-        aside = {"location", "company", "reason", *(_OWN_KEYS if self.values("reason") else ())}
+        aside = {"location", "company", "reason", *(OWN_KEYS if self.values("reason") else ())}
         return self.only(*self.names - aside).conditions(prefix)
 
     def _event_times(self) -> Q:
@@ -339,11 +336,11 @@ class Filter:
 
         Empty, which is true of all, where it asks for none.
         """
-        return _every(at.decided for at in self._at(prefix).values())
+        return every(at.decided for at in self._at(prefix).values())
 
     def deferred_there(self, prefix: str = "") -> Q:
         """The same of temporary failures: whether one came from there, of deferred deliveries."""
-        return _every(at.deferred for at in self._at(prefix).values())
+        return every(at.deferred for at in self._at(prefix).values())
 
     @cached_property
     def asks_of_deferrals(self) -> bool:
@@ -354,22 +351,22 @@ class Filter:
         """
         wanted = {term[:2] for term in self.terms if not term.excluded}
         spoken = {term for term in wanted if term[0] in ("outcome", "class", "is")}
-        return spoken == {("is", _DEFERRED)}
+        return spoken == {("is", DEFERRED)}
 
-    def _at(self, prefix: str) -> dict[str, "_At"]:
+    def _at(self, prefix: str) -> dict[str, At]:
         wanted = {name: values for name in ATTEMPT_NAMES if (values := self.values(name))}
-        return {name: _attempts_at(name, values, prefix) for name, values in wanted.items()}
+        return {name: attempts_at(name, values, prefix) for name, values in wanted.items()}
 
     def _condition(
-        self, name: str, excluded: bool, values: Sequence[str], prefix: str, at: dict[str, "_At"]
+        self, name: str, excluded: bool, values: Sequence[str], prefix: str, at: dict[str, At]
     ) -> Q:
         if name in ATTEMPT_NAMES:
-            return (_attempts_at(name, values, prefix) if excluded else at[name]).tried
+            return (attempts_at(name, values, prefix) if excluded else at[name]).tried
         if name == "category" and not excluded and self.asks_of_deferrals:
-            return _by_deferral(values, prefix)
+            return by_deferral(values, prefix)
         if name in _SPOKEN and at:
-            return _by_decision(name, values, prefix, at.values())
-        return _QUERIES[name](values, prefix)
+            return by_decision(name, values, prefix, at.values())
+        return QUERIES[name](values, prefix)
 
     def matches(self, row: "EventRow") -> bool:
         """Whether an event is kept, by what is known of its delivery when it was read.
@@ -395,19 +392,19 @@ class Filter:
 
     @cached_property
     def _tests(self) -> list[Callable[["EventRow"], bool]]:
-        return [_negated(self._row_test(*key, vs), key[1]) for key, vs in self._grouped.items()]
+        return [negated(self._row_test(*key, vs), key[1]) for key, vs in self._grouped.items()]
 
-    def _row_test(self, name: str, excluded: bool, values: Sequence[str]) -> "_Test":
+    def _row_test(self, name: str, excluded: bool, values: Sequence[str]) -> Test:
         if self.values("reason"):
-            return _test_of_refusal(name, values)
+            return test_of_refusal(name, values)
         if name in ATTEMPT_NAMES:
-            return _tried(name, frozenset(values))
+            return test_of_attempts(name, frozenset(values))
         if name == "category" and not excluded and self.asks_of_deferrals:
-            return _test("deferral_category", values)
+            return test_of("deferral_category", values)
         wanted = {n: frozenset(vs) for n in ATTEMPT_NAMES if (vs := self.values(n))}
         if name in _SPOKEN and wanted:
-            return _test_of_decision(name, values, wanted)
-        return _test(name, values)
+            return test_of_decision(name, values, wanted)
+        return test_of(name, values)
 
 
 # --- Reading --------------------------------------------------------------------------------
@@ -571,406 +568,3 @@ def _encodable(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-# --- What a delivery is, in the words of the filters ---------------------------------------
-
-
-def class_word(outcome: int, bounce_class: int) -> str:
-    """Whose problem it was: every bounced delivery has one of four, so that they add up."""
-    if outcome == Outcome.BOUNCED:
-        return _BOUNCED_CLASSES.get(bounce_class, "undetermined")
-    return "suppressed" if outcome == Outcome.SUPPRESSED else NONE_KEY
-
-
-_BOUNCED_CLASSES = {int(c): c.word for c in (BounceClass.HARD, BounceClass.SOFT, BounceClass.BLOCK)}
-
-
-def flag_words(flags: int) -> tuple[str, ...]:
-    """The words of the flags that are set, as ``is`` takes them."""
-    return tuple(word for flag, word in _FLAG_WORDS if flags & flag)
-
-
-_FLAG_WORDS = [(int(flag), flag.name.lower()) for flag in Flag if flag.name]
-
-
-def _campaign_keys(key: str) -> tuple[str, ...]:
-    """The full key and, where it names its type (``workflow:abc``), the bare id."""
-    bare = key.partition(":")[2]
-    return (key, bare) if bare else (key or NONE_KEY,)
-
-
-_KEYS: dict[str, Callable[["EventRow"], tuple[str, ...]]] = {
-    "location": lambda row: (row.location,),
-    "company": lambda row: (row.company or NONE_KEY,),
-    "tag": lambda row: row.tags or (NONE_KEY,),
-    "campaign": lambda row: _campaign_keys(row.campaign),
-    "step": lambda row: (row.step or NONE_KEY,),
-    "provider": lambda row: (row.provider or NONE_KEY,),
-    "domain": lambda row: (row.domain or NONE_KEY,),
-    "sending_domain": lambda row: (row.sending_domain or NONE_KEY,),
-    "outcome": lambda row: (Outcome(row.outcome).word,) if row.outcome else (),
-    "class": lambda row: (class_word(row.outcome, row.bounce_class),),
-    "category": lambda row: (Category(row.category).word if row.category else NONE_KEY,),
-    "deferral_category": lambda row: row.deferral_categories or (NONE_KEY,),
-    "code": lambda row: (str(row.delivery_code or NONE_KEY),),
-    "is": lambda row: flag_words(row.flags),
-    "reason": lambda row: (str(row.reason_id or NONE_KEY),),
-}
-# The event's own, where the refusal is asked for that it tells of.
-_OWN_KEYS: dict[str, Callable[["EventRow"], str]] = {
-    "ip": lambda row: row.ip or NONE_KEY,
-    "pool": lambda row: row.pool or NONE_KEY,
-    "mx": lambda row: row.mx or NONE_KEY,
-    "provider": lambda row: row.own_provider or NONE_KEY,
-    "category": lambda row: Category(row.own_category).word if row.own_category else NONE_KEY,
-    "class": lambda row: BounceClass(row.own_class).word if row.own_class else NONE_KEY,
-    "code": lambda row: str(row.code or NONE_KEY),
-}
-type _Test = Callable[["EventRow"], bool]
-type _Wanted = dict[str, frozenset[str]]
-"""Values by the names of ``ATTEMPT_NAMES``."""
-
-
-def _negated(test: _Test, excluded: bool) -> _Test:
-    return (lambda row: not test(row)) if excluded else test
-
-
-def _test(name: str, values: Sequence[str]) -> _Test:
-    if name == "q":
-        return lambda row: any(_found(value, row) for value in values)
-    keys, wanted = _KEYS[name], frozenset(values)
-    if OTHER_KEY in wanted and name in VALUE_NAMES:
-        return lambda row: name in row.uncounted or not wanted.isdisjoint(keys(row))
-    return lambda row: not wanted.isdisjoint(keys(row))
-
-
-def _found(search: str, row: "EventRow") -> bool:
-    if search.startswith("@"):
-        return row.domain == search[1:].lower()
-    return row.recipient.startswith(search.lower()) or row.message_id == search
-
-
-def _is_one(text: str, wanted: frozenset[str], way: "Way") -> bool:
-    return (text or NONE_KEY) in wanted or (OTHER_KEY in wanted and text in way.uncounted)
-
-
-def _tried(name: str, wanted: frozenset[str]) -> _Test:
-    def test(row: "EventRow") -> bool:
-        way = row.way(name)
-        return any(_is_one(text, wanted, way) for text in (way.decided, *way.tried))
-
-    return test
-
-
-def _decided(row: "EventRow", wanted: _Wanted) -> bool:
-    return all(_is_one((way := row.way(name)).decided, vs, way) for name, vs in wanted.items())
-
-
-def _deferred(row: "EventRow", wanted: _Wanted) -> bool:
-    """Whether a temporary failure came from there: from where it was decided, unless it says."""
-    return bool(row.flags & Flag.DEFERRED) and all(
-        any(_is_one(text, values, way) for text in way.deferred or (way.decided,))
-        for name, values in wanted.items()
-        for way in [row.way(name)]
-    )
-
-
-def _test_of_refusal(name: str, values: Sequence[str]) -> _Test:
-    """A test of what the event says of its own refusal; of all else, of its delivery."""
-    key, wanted = _OWN_KEYS.get(name), frozenset(values)
-    if key is None:
-        return _test(name, values)
-    if name in ATTEMPT_NAMES and OTHER_KEY in wanted:
-        return lambda row: key(row) in wanted or key(row) in row.way(name).uncounted
-    return lambda row: key(row) in wanted
-
-
-def _test_of_decision(name: str, values: Sequence[str], wanted: _Wanted) -> _Test:
-    """A test of what happened at the end, where that was at the attempts wanted."""
-    test = _test(name, values)
-    if name == "outcome" and _keeps_moved(values):
-        return lambda row: test(row) if _decided(row, wanted) else row.outcome in SENT
-    if name == "is" and _DEFERRED in values:
-        others = _test(name, [value for value in values if value != _DEFERRED])
-        return lambda row: (others(row) and _decided(row, wanted)) or _deferred(row, wanted)
-    return lambda row: test(row) and _decided(row, wanted)
-
-
-def _keeps_moved(outcomes: Sequence[str]) -> bool:
-    """All that was sent holds what moved on, too: the list of ``sent`` counts to it."""
-    return MOVED in outcomes or _SENT_WORDS.issubset(outcomes)
-
-
-# --- The same, as conditions on deliveries ---------------------------------------------------
-
-
-def value_ids(dimension: Dimension, texts: Collection[str]) -> list[int]:
-    """Ids of the values with these texts; ``(none)`` is the empty text, and 0: not known yet."""
-    found = Value.objects.filter(
-        dimension=dimension, text__in=["" if t == NONE_KEY else t for t in texts]
-    )
-    return [*found.values_list("id", flat=True), *([0] if NONE_KEY in texts else [])]
-
-
-def campaign_ids(keys: Collection[str]) -> list[int]:
-    """Ids of the campaigns with these full keys or bare ids."""
-    wanted = frozenset(keys)
-    condition = Q(text__in=["" if key == NONE_KEY else key for key in wanted])
-    for key in wanted:
-        condition |= Q(text__endswith=":" + key)
-    found = Value.objects.filter(condition, dimension=Dimension.CAMPAIGN)
-    return [pk for pk, text in found.values_list("id", "text") if wanted & {*_campaign_keys(text)}]
-
-
-def capped_places(dimension: Dimension) -> list[int]:
-    """Locations with so many values of a dimension that later ones share ``(other)``."""
-    if dimension not in ROLLED_UP:
-        return []
-    full = CountedValues.objects.filter(dimension=dimension, used__gte=MOST_VALUES)
-    return list(full.values_list("location_id", flat=True))
-
-
-type _Query = Callable[[Sequence[str], str], Q]
-"""From values and a prefix to the condition."""
-_NOTHING = Q(pk__in=[])
-
-
-def _any(conditions: Iterable[Q]) -> Q:
-    """Nothing where there are none."""
-    whole = _NOTHING
-    for condition in conditions:
-        whole |= condition
-    return whole
-
-
-def _every(conditions: Iterable[Q]) -> Q:
-    """Everything where there are none."""
-    whole = Q()
-    for condition in conditions:
-        whole &= condition
-    return whole
-
-
-def _by_value(name: str) -> _Query:
-    dimension = VALUE_NAMES[name]
-    find = campaign_ids if name == "campaign" else lambda texts: value_ids(dimension, texts)
-
-    def query(values: Sequence[str], prefix: str) -> Q:
-        condition = Q(**{f"{prefix}{name}_id__in": find(values)})
-        return condition | _uncounted(name, prefix) if OTHER_KEY in values else condition
-
-    return query
-
-
-def _uncounted(name: str, prefix: str) -> Q:
-    """Deliveries whose value is one of those that share ``(other)`` in their location."""
-    dimension = VALUE_NAMES[name]
-    places = capped_places(dimension)
-    if not places:
-        return _NOTHING
-    counted = CountedValue.objects.filter(
-        location_id=OuterRef(f"{prefix}location_id"), value_id=OuterRef(f"{prefix}{name}_id")
-    )
-    empty = Q(**{f"{prefix}{name}_id__in": value_ids(dimension, [NONE_KEY])})
-    return Q(**{f"{prefix}location_id__in": places}) & ~empty & ~Q(Exists(counted))
-
-
-class _HoldsUncounted(Func):
-    """Whether a column of ids, of those with a mark in front, holds one that shares ``(other)``.
-
-    Takes the column, its location and the mark.
-    """
-
-    output_field = BooleanField()
-    template = (
-        "EXISTS (SELECT 1 FROM {tokens} WHERE {token} LIKE '{mark}_%%' AND NOT EXISTS"
-        " (SELECT 1 FROM ingest_countedvalue counted WHERE counted.location_id = {location}"
-        " AND counted.value_id ="
-        " CASE WHEN {token} LIKE '{mark}_%%' THEN CAST(substr({token}, {first}) AS bigint) END))"
-    )
-    tokens: ClassVar = {  # one row a token, and its column
-        "sqlite": (
-            """json_each('["' || replace({ids}, ',', '","') || '"]') token""",
-            "token.value",
-        ),
-        "postgresql": ("unnest(string_to_array({ids}, ',')) token(id)", "token.id"),
-    }
-
-    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        return self._written(compiler, "sqlite")
-
-    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        return self._written(compiler, "postgresql")
-
-    def _written(self, compiler: Any, vendor: str) -> tuple[str, list[Any]]:
-        column, location, mark = self.get_source_expressions()
-        (ids, _), (location_sql, _) = compiler.compile(column), compiler.compile(location)
-        tokens, token = self.tokens[vendor]
-        sql = self.template.format(
-            tokens=tokens.format(ids=ids),
-            token=token,
-            mark=mark.value,
-            first=len(mark.value) + 1,
-            location=location_sql,
-        )
-        return sql, []
-
-
-def _holds_uncounted(column: str, mark: str, dimension: Dimension, prefix: str) -> Q:
-    places = capped_places(dimension)
-    if not places:
-        return _NOTHING
-    held = _HoldsUncounted(F(prefix + column), F(f"{prefix}location_id"), Literal(mark))
-    return Q(**{f"{prefix}location_id__in": places}) & Q(held)
-
-
-def _by_tag(values: Sequence[str], prefix: str) -> Q:
-    tagged = value_ids(Dimension.TAG, [v for v in values if v != NONE_KEY])
-    condition = _any(Q(**{f"{prefix}tags__contains": f",{pk},"}) for pk in tagged)
-    if OTHER_KEY in values:
-        condition |= _holds_uncounted("tags", "", Dimension.TAG, prefix)
-    return condition | Q(**{f"{prefix}tags": ","}) if NONE_KEY in values else condition
-
-
-def _by_location(field: str) -> _Query:
-    def query(values: Sequence[str], prefix: str) -> Q:
-        texts = ["" if value == NONE_KEY else value for value in values]
-        found = Location.objects.filter(**{f"{field}__in": texts})
-        return Q(**{f"{prefix}location_id__in": list(found.values_list("pk", flat=True))})
-
-    return query
-
-
-def _by_outcome(values: Sequence[str], prefix: str) -> Q:
-    outcomes = [Outcome.from_word(value) for value in values if value != MOVED]
-    return Q(**{f"{prefix}outcome__in": outcomes})
-
-
-def _by_class(values: Sequence[str], prefix: str) -> Q:
-    condition = _NOTHING
-    bounced = Q(**{f"{prefix}outcome": Outcome.BOUNCED})
-    classes = f"{prefix}bounce_class"
-    for value in values:
-        if value == "undetermined":
-            condition |= bounced & ~Q(**{f"{classes}__in": list(_BOUNCED_CLASSES)})
-        elif value == "suppressed":
-            condition |= Q(**{f"{prefix}outcome": Outcome.SUPPRESSED})
-        elif value == NONE_KEY:
-            outside = [Outcome.BOUNCED, Outcome.SUPPRESSED]
-            condition |= ~Q(**{f"{prefix}outcome__in": outside})
-        else:
-            condition |= bounced & Q(**{classes: BounceClass.from_word(value)})
-    return condition
-
-
-def _by_category(values: Sequence[str], prefix: str) -> Q:
-    categories = [0 if v == NONE_KEY else Category.from_word(v) for v in values]
-    return Q(**{f"{prefix}category__in": categories})
-
-
-def _by_deferral(values: Sequence[str], prefix: str) -> Q:
-    """By the categories of the temporary failures."""
-    column = f"{prefix}ways__contains"
-    categories = [Category.from_word(value) for value in values if value != NONE_KEY]
-    condition = _any(Q(**{column: f",c{int(category)},"}) for category in categories)
-    return condition | ~Q(**{column: ",c"}) if NONE_KEY in values else condition
-
-
-def _by_number(field: str) -> _Query:
-    def query(values: Sequence[str], prefix: str) -> Q:
-        numbers = [int(value) for value in values if value != NONE_KEY]
-        condition = Q(**{f"{prefix}{field}__in": numbers})
-        return condition | Q(**{f"{prefix}{field}": None}) if NONE_KEY in values else condition
-
-    return query
-
-
-def _by_flag(values: Sequence[str], prefix: str) -> Q:
-    mask = sum(flag for flag, word in _FLAG_WORDS if word in values)
-    return Q(GreaterThan(F(prefix + "flags").bitand(mask), 0)) if mask else _NOTHING
-
-
-def _by_search(values: Sequence[str], prefix: str) -> Q:
-    condition = _NOTHING
-    for value in values:
-        if value.startswith("@"):
-            ids = value_ids(Dimension.DOMAIN, [value[1:].lower()])
-            condition |= Q(**{f"{prefix}domain_id__in": ids})
-        else:
-            condition |= _prefixed(value.lower(), prefix) | Q(**{f"{prefix}message_id": value})
-    return condition
-
-
-def _prefixed(start: str, prefix: str) -> Q:
-    """Recipients that begin so. SQLite's LIKE uses no index; its order is that of code points."""
-    recipient = f"{prefix}recipient"
-    condition = Q(**{f"{recipient}__startswith": start})
-    if connection.vendor == "sqlite":
-        between = {f"{recipient}__gte": start, f"{recipient}__lt": start + "\U0010ffff"}
-        condition &= Q(**between)
-    return condition
-
-
-_QUERIES: dict[str, _Query] = {
-    "location": _by_location("ref"),
-    "company": _by_location("company_ref"),
-    **{name: _by_value(name) for name in VALUE_NAMES if name not in ("tag", *ATTEMPT_NAMES)},
-    "tag": _by_tag,
-    "outcome": _by_outcome,
-    "class": _by_class,
-    "category": _by_category,
-    "code": _by_number("code"),
-    "is": _by_flag,
-    "reason": _by_number("reason_id"),
-    "q": _by_search,
-}
-# What an event's own columns say of the refusal that is asked for; its detail says more.
-_OWN_QUERIES: dict[str, _Query] = {
-    "reason": _by_number("reason_id"),
-    "provider": _by_value("provider"),
-    "code": _by_number("code"),
-    "category": _by_category,
-    "class": lambda values, prefix: Q(
-        bounce_class__in=[0 if v == NONE_KEY else BounceClass.from_word(v) for v in values]
-    ),
-}
-
-
-# --- What happened at an attempt --------------------------------------------------------------
-
-
-class _At(NamedTuple):
-    """What a delivery has to do with any of some values of an attempt's dimension."""
-
-    decided: Q
-    tried: Q
-    deferred: Q  # of those with a temporary failure
-
-
-def _attempts_at(name: str, values: Sequence[str], prefix: str) -> _At:
-    dimension, ways = VALUE_NAMES[name], f"{prefix}ways__contains"
-    tried, deferring = "a" + LETTERS[dimension], "d" + LETTERS[dimension]
-    ids = value_ids(dimension, values)
-    decided_at = Q(**{f"{prefix}{name}_id__in": ids})
-    tried_at = _any(Q(**{ways: f",{tried}{pk},"}) for pk in ids if pk)
-    deferred_at = _any(Q(**{ways: f",{deferring}{pk},"}) for pk in ids if pk)
-    if OTHER_KEY in values:
-        decided_at |= _uncounted(name, prefix)
-        tried_at |= _holds_uncounted("ways", tried, dimension, prefix)
-        deferred_at |= _holds_uncounted("ways", deferring, dimension, prefix)
-    only_there = decided_at & ~Q(**{ways: f",{deferring}"})
-    return _At(decided_at, decided_at | tried_at, deferred_at | only_there)
-
-
-def _by_decision(name: str, values: Sequence[str], prefix: str, at: Collection[_At]) -> Q:
-    """What happened at the end, where that was at the attempts asked for."""
-    decided = _every(each.decided for each in at)
-    if name == "is" and _DEFERRED in values:
-        others = _by_flag([value for value in values if value != _DEFERRED], prefix)
-        deferred = _every(each.deferred for each in at)
-        return (others & decided) | (_by_flag([_DEFERRED], prefix) & deferred)
-    condition = decided & _QUERIES[name](values, prefix)
-    if name == "outcome" and _keeps_moved(values):
-        condition |= ~decided & Q(**{f"{prefix}outcome__in": list(SENT)})
-    return condition

@@ -16,7 +16,8 @@ from django.urls import NoReverseMatch, reverse
 from dashboard import queries, rate_tables
 from dashboard.access import Rights, restrict
 from dashboard.charts import Minute, minute_chart
-from dashboard.filters import Filter, campaign_ids, value_ids
+from dashboard.conditions import campaign_ids, value_ids
+from dashboard.filters import Filter
 from dashboard.queries import EventRow
 from dashboard.rates import Counts
 from dashboard.tallies import REST_KEY

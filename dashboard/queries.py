@@ -15,7 +15,8 @@ from django.http import Http404
 from dashboard.access import Rights, restrict
 from dashboard.charts import Minute
 from dashboard.event_search import EventSearch, beginnings
-from dashboard.filters import Filter, FilterError, class_word, flag_words
+from dashboard.filters import Filter, FilterError
+from dashboard.words import class_word, flag_words
 from ingest.counted import LETTERS, read_ways
 from ingest.models import (
     CountedValue,

@@ -36,9 +36,11 @@ from django.db.models.functions import Coalesce
 from django.http import Http404
 
 from dashboard.access import Rights, restrict
-from dashboard.filters import ATTEMPT_NAMES, VALUE_NAMES, Filter, FilterError, value_ids
+from dashboard.conditions import value_ids
+from dashboard.filters import Filter, FilterError
 from dashboard.queries import Named, events_complete_from, names_of
 from dashboard.spans import Hours, Quarter, Span, hour_of, in_spans, moment_of, whole_hours
+from dashboard.words import ATTEMPT_NAMES, VALUE_NAMES
 from ingest.classify import Rule
 from ingest.models import (
     CountedValue,

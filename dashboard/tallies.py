@@ -7,7 +7,8 @@ from datetime import datetime
 from functools import cached_property
 
 from dashboard.access import Rights
-from dashboard.filters import Filter, campaign_ids, value_ids
+from dashboard.conditions import campaign_ids, value_ids
+from dashboard.filters import Filter
 from dashboard.rates import Counts
 from ingest.vocabulary import FLEET, MEASURES, NONE_KEY, Category, Dimension
 

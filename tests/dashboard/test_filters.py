@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dashboard.access import Rights
-from dashboard.filters import RANGES, TERM_NAMES, Filter, FilterError, Term, class_word, parse
+from dashboard.filters import RANGES, TERM_NAMES, Filter, FilterError, Term, parse
 from dashboard.queries import event_rows
+from dashboard.words import class_word
 from ingest.counted import LETTERS
 from ingest.models import CountedValue, CountedValues, Delivery, Event, Location, Value
 from ingest.normalize import Detail
