@@ -99,7 +99,13 @@ def changed(
         found[name] = (_moved(name, measure, (was, before.total), (rows, total), phis), labels)
     assert before  # noqa: S101 - there is at least one dimension
     return Changed(
-        measure, before, total, question.start, question.filter.end, found, complete_from(needed)
+        measure,
+        before,
+        total,
+        question.start,
+        question.filter.end,
+        found,
+        complete_from(question, needed),
     )
 
 

@@ -151,7 +151,7 @@ def rates(
         start=question.start,
         end=question.filter.end,
         clock=filter.clock or "sent",
-        complete_from=complete_from(needed, of_events=by_events),
+        complete_from=complete_from(question, needed, of_events=by_events),
         compared=before,
     )
 
