@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dashboard import filters, rate_tables
+from dashboard import conditions, rate_tables
 from dashboard.access import Rights
 from dashboard.filters import Filter, parse
 from dashboard.lists import LISTED_BY, list_filter
@@ -82,7 +82,7 @@ def test_reasons_too_have_their_lists(by: str) -> None:
 @pytest.mark.parametrize("by", ["campaign", "step", "tag", "ip", "provider"])
 def test_what_shares_a_row_is_listed_by_it(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     monkeypatch.setattr(decisions, "limit", 1)
-    monkeypatch.setattr(filters, "MOST_VALUES", 1)
+    monkeypatch.setattr(conditions, "MOST_VALUES", 1)
     lives.write(lives.lives(80))
     for query in ("location=a", "location=b&campaign=(other)", "location=b&tag=(other)&is=-late"):
         check(asked(query), by)
