@@ -11,7 +11,7 @@ from django.db import connection
 from django.http import Http404
 from django.test.utils import CaptureQueriesContext
 
-from dashboard import filters, rate_tables
+from dashboard import conditions, rate_tables
 from dashboard.access import NOTHING, Rights, restrict
 from dashboard.filters import Filter, FilterError, parse
 from dashboard.rates import Counts, summed
@@ -354,7 +354,7 @@ def test_every_attempt_can_be_asked_by_but_the_receivers_hosts() -> None:
 def capped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mail of locations that count only one value of a dimension apart."""
     monkeypatch.setattr(decisions, "limit", 1)
-    monkeypatch.setattr(filters, "MOST_VALUES", 1)
+    monkeypatch.setattr(conditions, "MOST_VALUES", 1)
     lives.write(lives.lives(80))
 
 
