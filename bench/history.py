@@ -22,7 +22,7 @@ from functools import partial
 from itertools import accumulate, count, islice
 from math import cos, pi
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import orjson
 from django.core.management.color import no_style
@@ -473,15 +473,29 @@ def _shared(columns: dict[str, int], own: Sequence[str], row: Sequence[Any]) -> 
 
 
 def _write(ask: Ask, plan: _Plan, rng: Random) -> None:
-    """Draw every delivery in the order of their sending; events in the order of their receipt."""
-    writer = _Writer()
-    deliveries = _Sink(writer, "ingest_delivery", Delivery, _OWN_DELIVERY)
-    drawn = _Sink(writer, "bench_draw")
-    events = _Events(ask, rng, _Sink(writer, "ingest_event", Event, _OWN_EVENT))
+    """Write all deliveries and events, and the counters of most."""
+    with _Writer() as writer:
+        deliveries = _Sink(writer, "ingest_delivery", Delivery, _OWN_DELIVERY)
+        drawn = _Sink(writer, "bench_draw")
+        events = _Events(ask, rng, _Sink(writer, "ingest_event", Event, _OWN_EVENT))
+        days = _Days(ask, writer, drawn)
+        for sent, row, draw in _deliveries(ask, plan, rng, events):
+            days.pass_by(sent // HOUR)
+            deliveries.add(row)
+            drawn.add(draw)
+        for sink in (deliveries, events):
+            sink.close()
+        days.count()
+    events.note_payloads()
+    _reset_sequences(Delivery, Event)
+
+
+def _deliveries(
+    ask: Ask, plan: _Plan, rng: Random, events: "_Events"
+) -> Iterator[tuple[int, tuple[Any, ...], tuple[int, ...]]]:
+    """Draw every delivery in the order of their sending: when, its row, and what was drawn."""
     stamp, random, bits = _STAMPS[connection.vendor], rng.random, rng.getrandbits
-    days = _Days(ask, writer, drawn)
     for pk, (sent, place) in enumerate(_sendings(ask, plan, rng), 1):
-        days.pass_by(sent // HOUR)
         life = place.lives[int(random() * len(place.lives))]
         if sent + life.length > ask.now:
             life = _fitting(plan.underway, ask.now - sent)
@@ -495,20 +509,15 @@ def _write(ask: Ask, plan: _Plan, rng: Random) -> None:
         message_id = f"{sent // 1_000_000}.{bits(88):022x}@{sender_name}"
         recipient = f"{_FIRST_NAMES[bits(4)]}.{bits(17):06d}@{name}"
         facts = events.tell(life, pk, place.pk, sent, mailing.names, sender_name)
-        deliveries.add((
+        row = (
             pk, place.pk, message_id, recipient, stamp(sent), mailing.campaign, mailing.step,
             domain, sender, mailing.tags, facts, *life.shared,
-        ))  # fmt: skip
-        drawn.add((
+        )  # fmt: skip
+        draw = (
             place.pk, sent, sent // HOUR, life.pk, mailing.campaign, mailing.step, domain, sender,
             mailing.tag_set,
-        ))  # fmt: skip
-    for sink in (deliveries, drawn, events):
-        sink.close()
-    days.count()
-    writer.wait()
-    events.note_payloads()
-    _reset_sequences(Delivery, Event)
+        )  # fmt: skip
+        yield sent, row, draw
 
 
 def _sendings(ask: Ask, plan: _Plan, rng: Random) -> Iterator[tuple[int, _Place]]:
@@ -616,11 +625,17 @@ class _Writer:
         while len(self._waiting) > self.most:
             self._waiting.popleft().result()
 
-    def wait(self) -> None:
-        """Until everything is done."""
-        while self._waiting:
-            self._waiting.popleft().result()
-        self._thread.shutdown()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Wait until everything is done; what waits when something went wrong is left undone."""
+        try:
+            while self._waiting and error[0] is None:
+                self._waiting.popleft().result()
+        finally:
+            # Nobody may close the connection under the thread.
+            self._thread.shutdown(cancel_futures=True)
 
 
 class _Days:
