@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 from django.db import connection
-from django.db.models import Max, Q, QuerySet, Sum
+from django.db.models import F, Max, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce
 from django.http import Http404
 
 from dashboard.access import Rights, restrict
+from dashboard.bounded import within
 from dashboard.charts import Minute
 from dashboard.event_search import EventSearch, beginnings
 from dashboard.filters import Filter, FilterError
@@ -43,6 +45,7 @@ from ingest.vocabulary import (
 
 SCAN_SECONDS = 0.4  # that a page of events is looked for
 SCAN_GROWTH = 8  # times as many ids, at most, in the next stretch as in the last one
+SHORT_WALK = 0.25  # seconds that deliveries are looked for from the newest one back
 FEW_REFUSALS = 50_000  # events, up to which a reason's deliveries are found by them
 HOUR = timedelta(hours=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -560,13 +563,27 @@ def deliveries_page(
         sent_at, pk = _read_before(before)
         earlier = Q(sent_at__lt=sent_at) | Q(sent_at=sent_at, pk__lt=pk)
         deliveries = deliveries.filter(earlier, sent_at__lte=sent_at)
-    # First where they are: that the index may tell, which holds most of what filters ask for.
-    found = deliveries.order_by("-sent_at", "-pk").values_list("pk", flat=True)[: limit + 1]
-    order = {pk: i for i, pk in enumerate(found)}
+    order = {pk: i for i, pk in enumerate(_newest(deliveries, limit + 1))}
     rows = _delivery_rows(Delivery.objects.filter(pk__in=order))
     rows.sort(key=lambda row: order[row.id])
     more = f"{_micros(rows[limit - 1].sent_at)}.{rows[limit - 1].id}" if limit < len(rows) else None
     return DeliveriesPage(rows[:limit], more)
+
+
+def _newest(deliveries: QuerySet[Delivery], limit: int) -> list[int]:
+    """Keys of the newest deliveries: an index may tell them, which holds most of what is asked.
+
+    From the newest one back they are soon found, unless they are rare: then all that match are
+    sought, in whatever order is quickest, and sorted.
+    """
+
+    def found(sent_at: Any) -> list[int]:
+        ordered = deliveries.order_by(sent_at.desc(), "-pk")
+        return list(ordered.values_list("pk", flat=True)[:limit])
+
+    soon = within(SHORT_WALK, lambda: found(F("sent_at")))
+    # An expression, so that no index is taken for its order.
+    return found(Coalesce("sent_at", "sent_at")) if soon is None else soon
 
 
 def _refused(filter: Filter) -> QuerySet[Delivery]:

@@ -233,7 +233,12 @@ def test_a_page_goes_on_past_what_only_the_database_took_for_a_match() -> None:
 # --- Deliveries ----------------------------------------------------------------------------
 
 
-def test_deliveries_come_newest_first_and_page_by_page() -> None:
+@pytest.mark.parametrize("rare", [False, True])
+def test_deliveries_come_newest_first_and_page_by_page(
+    rare: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rare:  # not found soon
+        monkeypatch.setattr(queries, "within", lambda seconds, read: None)
     made = [rows.delivery(n, sent_at=NOW - timedelta(minutes=n // 3)).pk for n in range(10)]
     expected = [*made[2::-1], *made[5:2:-1], *made[8:5:-1], made[9]]
     seen, before = [], ""
