@@ -223,6 +223,7 @@ def _cells(sums: list[Any]) -> dict[str, Cells]:
 
 
 _SIZES = tuple(dict.fromkeys(size for _, size in _PARTS.values()))
+_COLUMNS = tuple(dict.fromkeys(x for x, _ in _PARTS.values()))
 _NAMED = {size: f"n{i}" for i, size in enumerate(_SIZES)}
 
 
@@ -236,8 +237,10 @@ def _sums() -> Iterator[str]:
         yield f"sum({x}) {large}, sum({squared}) {large}"
 
 
+# Materialized: PostgreSQL would start parallel workers for a few thousand rows, in 30 ms.
 _CELLS = (
-    f"SELECT {{group}}, {', '.join(_sums())}"  # noqa: S608 - our own words and numbers
-    f" FROM (SELECT *, {', '.join(f'{size} AS {name}' for size, name in _NAMED.items())}"
-    " FROM {table} WHERE {where}) cells GROUP BY 1"
+    f"WITH cells AS MATERIALIZED (SELECT {{group}} AS row_of, {', '.join(_COLUMNS)},"  # noqa: S608
+    f" {', '.join(f'{size} AS {name}' for size, name in _NAMED.items())}"
+    " FROM {table} WHERE {where})"
+    f" SELECT row_of, {', '.join(_sums())} FROM cells GROUP BY row_of"
 )
