@@ -29,7 +29,7 @@ from ingest.models import Event, KeptWebhook, Location
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
 from ingest.quality import Tally, answers
 from ingest.quarantine import quarantine
-from ingest.retention import oldest_minute, prune_minutes
+from ingest.retention import oldest_minute
 from ingest.statements import DeliveryKey, Raced, Sql, aware_utc, statements
 from ingest.vocabulary import (
     FLEET,
@@ -41,6 +41,7 @@ from ingest.vocabulary import (
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60
+SWEEP_ROWS = 200  # some 20 ms
 
 
 @dataclass(slots=True)
@@ -730,15 +731,16 @@ class Recorder:
                 return
 
     def _sweep(self) -> None:
-        """Let go of old minutes, now and then; nobody waits for an answer meanwhile."""
+        """Let go of what is too old, now and then and little by little, between two batches."""
         if time.monotonic() < self._next_sweep:
             return
-        self._next_sweep = time.monotonic() + SWEEP_SECONDS
+        more = False
         try:
-            prune_minutes(now=_now())
+            more = retention.prune_some(_now(), SWEEP_ROWS)
         except (OperationalError, InterfaceError) as error:
-            logger.warning("old minutes could not be let go of: %s", error)
+            logger.warning("what is too old could not be let go of: %s", error)
             connection.close()
+        self._next_sweep = time.monotonic() + (1.0 if more else SWEEP_SECONDS)
 
     def _refuse_overdue(self, taken: list[_Waiting]) -> list[_Waiting]:
         """Give up on webhooks whose sender would soon give up on us."""

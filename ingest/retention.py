@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, Min, Model, OuterRef, Q, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from ingest.days import HOURS, Hours, ask, execute, first_day, some
 from ingest.models import (
@@ -30,7 +30,6 @@ from ingest.models import (
 from ingest.statements import aware_utc
 
 MINUTES_KEPT = 48 * 60  # as far back as the live chart may look
-STEP = 60  # minutes let go of at once, however many have gathered
 QUALITY_DAYS = 400  # a year to compare with, and the month before it
 KEPT_DAYS = 400
 REPLAYED_DAYS = 30
@@ -100,16 +99,6 @@ def _advance(**to: int) -> None:
 def oldest_minute(now: int) -> int:
     """The last minute since 1970 that is no longer kept; ``now`` is in microseconds."""
     return now // 60_000_000 - MINUTES_KEPT
-
-
-def prune_minutes(*, now: int) -> int:
-    """Delete some minutes that are too old. Returns how many rows went."""
-    oldest = oldest_minute(now)
-    first = MinuteCount.objects.aggregate(first=Min("minute"))["first"]
-    if first is None or first > oldest:
-        return 0
-    deleted, _ = MinuteCount.objects.filter(minute__lte=min(first + STEP, oldest)).delete()
-    return deleted
 
 
 # --- A run over everything ----------------------------------------------------------------------
