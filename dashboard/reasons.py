@@ -1,46 +1,27 @@
 """Why mail is refused: each refusal once, where it comes from, how far it reaches, what to do.
 
-Refusals count in the hour in which they happened. Location, company, provider, pool, category,
-class and reason are answered from the counters (``ReasonHour``); hours that the bounds split, and
-every other filter, from the events together with their deliveries.
+Refusals count in the hour in which they happened (``dashboard.refusals`` finds them).
 
 Who sees only some locations gets everything from these alone: also when a refusal was first seen,
 which is otherwise known to the microsecond (``ReasonProvider``) and here to the hour.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
-import orjson
-from django.core.exceptions import EmptyResultSet
-from django.db import connection
-from django.db.models import (
-    CharField,
-    Count,
-    Func,
-    Max,
-    Min,
-    OuterRef,
-    Q,
-    QuerySet,
-    Subquery,
-    Sum,
-)
-from django.db.models.functions import Coalesce
+from django.db.models import Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.http import Http404
 
 from dashboard.access import Rights, restrict
-from dashboard.conditions import value_ids
 from dashboard.filters import Filter, FilterError
 from dashboard.queries import Named, events_complete_from, names_of
-from dashboard.spans import Hours, Quarter, Span, hour_of, in_spans, moment_of, whole_hours
-from dashboard.words import ATTEMPT_NAMES, VALUE_NAMES
+from dashboard.refusals import KINDS, UNDATED, Asked, fetch_hits
+from dashboard.spans import hour_of, moment_of
 from ingest.classify import Rule
 from ingest.models import (
     CountedValue,
@@ -51,241 +32,19 @@ from ingest.models import (
     Reason,
     ReasonHour,
     ReasonProvider,
-    Value,
 )
 from ingest.normalize import Detail
 from ingest.operator_rules import current
-from ingest.vocabulary import NONE_KEY, OTHER_KEY, BounceClass, Category, Dimension, EventKind
+from ingest.vocabulary import BounceClass, Category, Dimension, EventKind
 
 SORTS = ("-count", "-last_seen", "first_seen")
 SAMPLES = 5
 NEW = timedelta(hours=24)
 # A refusal is laid to the provider, or to the pool, that this share of it came from or through.
 MOSTLY = 0.9
-# The counters know these; any other name is asked of events and deliveries.
-_COUNTED = frozenset({"location", "company", "provider", "pool", "category", "class", "reason"})
-_KINDS = {
-    "deferred": EventKind.DEFERRED,
-    "bounced": EventKind.BOUNCED,
-    "suppressed": EventKind.SUPPRESSED,
-}
-_UNDATED = (1).to_bytes(4)  # before it lie the keys of events that bore no time of their own
 
 
-# --- What is asked ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A filter and rights, as conditions on counters and on events; of ``only`` these reasons."""
-
-    filter: Filter
-    rights: Rights
-    only: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.filter.clock == "sent":
-            raise FilterError("Refusals are counted when they happened: clock=sent has none.")
-        self.filter.check_locations(self.rights)
-
-    def of(self, reasons: Iterable[int]) -> "_Asked":
-        """The same of these reasons alone."""
-        return replace(self, only=tuple(reasons))
-
-    @cached_property
-    def locations(self) -> frozenset[int] | None:
-        """Primary keys of the locations asked for that may be seen; ``None`` means all."""
-        return self.filter.location_ids(self.rights)
-
-    @property
-    def in_counters(self) -> bool:
-        """Whether the counters know all that is asked for, but for hours that are split."""
-        ways = {t.value for t in self.filter.terms if t.name in ("provider", "pool")}
-        return self.filter.names <= _COUNTED and OTHER_KEY not in ways
-
-    @cached_property
-    def sources(self) -> tuple[Hours | None, list[Span]]:
-        """Whole hours to take from the counters, and stretches of time to take from events."""
-        start, until = self.filter.start, self.filter.until
-        return whole_hours(start, until) if self.in_counters else (None, [(start, until)])
-
-    def counted(self, hours: Hours) -> "QuerySet[ReasonHour]":
-        """The counters' rows of whole hours."""
-        rows = ReasonHour.objects.filter(*self._own(), **hours.conditions())
-        return self._narrowed(rows.filter(*self._of_counters()))
-
-    def refusals(self, spans: Sequence[Span]) -> "QuerySet[Event]":
-        """The refusals in stretches of time."""
-        rows = self._narrowed(Event.objects.filter(*self._own(), reason__isnull=False))
-        rows = rows.filter(*self._of_events(), in_spans(spans, "occurred_at"))
-        return rows.exclude(detail__contains='"test":true')
-
-    def happened(self, spans: Sequence[Span]) -> "list[QuerySet[Event]]":
-        """The same by their keys: dated ones and, apart from them, the undated."""
-        rows = self.refusals(spans)
-        starts, ends = [start for start, _ in spans], [end for _, end in spans]
-        if None in starts:
-            return [rows]
-        dated = Q(key__gte=_key(min(start for start in starts if start)))
-        if None not in ends:
-            dated &= Q(key__lt=_key(max(end for end in ends if end) + timedelta(hours=1)))
-        rows = self._by_location(rows)
-        return [rows.filter(dated), rows.filter(key__lt=_UNDATED)]
-
-    def _narrowed[M: (ReasonHour, Event)](self, rows: "QuerySet[M]") -> "QuerySet[M]":
-        if self.locations is not None:
-            rows = rows.filter(location_id__in=self.locations)
-        return rows if self.only is None else rows.filter(reason_id__in=self.only)
-
-    def _by_location(self, rows: "QuerySet[Event]") -> "QuerySet[Event]":
-        """By every location in turn: so an index that begins with it finds events by their time."""
-        if self.locations is not None:
-            return rows
-        return rows.filter(location_id__in=Location.objects.values("id"))
-
-    def _own(self) -> list[Q]:
-        """What is asked of the refusal itself; its category is the one that its row shows."""
-        return self._all(_OF_REASONS, lambda name, values: _OF_REASONS[name](values))
-
-    def _of_counters(self) -> list[Q]:
-        """Provider and pool, as the counters have them."""
-        return self._all(
-            ("provider", "pool"), lambda name, values: Q(**{f"{name}_id__in": _ids(name, values)})
-        )
-
-    def _of_events(self) -> list[Q]:
-        """Provider, IP, pool, MX and code as the event says; all else of its delivery."""
-        conditions = self._all(_OF_EVENTS, _of_event)
-        others = tuple(term for term in self.filter.terms if term.name not in _ANSWERED_HERE)
-        if others:
-            conditions += replace(self.filter, terms=others).conditions("delivery__")
-            conditions.append(Q(delivery__isnull=False))
-        return conditions
-
-    def _all(self, names: Iterable[str], make: Callable[[str, Sequence[str]], Q]) -> list[Q]:
-        """A condition for each of the names that the filter has, turned around if excluded."""
-        found = []
-        for name in names:
-            if values := self.filter.values(name):
-                found.append(make(name, values))
-            if values := self.filter.values(name, excluded=True):
-                found.append(~make(name, values))
-        return found
-
-
-def _of_reason(values: Sequence[str]) -> Q:
-    return Q(reason_id__in=[int(value) for value in values if value != NONE_KEY])
-
-
-def _of_category(values: Sequence[str]) -> Q:
-    found = [0 if value == NONE_KEY else Category.from_word(value) for value in values]
-    return Q(reason__category__in=found)
-
-
-def _of_class(values: Sequence[str]) -> Q:
-    found = [0 if value == NONE_KEY else BounceClass.from_word(value) for value in values]
-    return Q(reason__bounce_class__in=found)
-
-
-_OF_REASONS = {"reason": _of_reason, "category": _of_category, "class": _of_class}
-_OF_EVENTS = ("provider", "code", *ATTEMPT_NAMES)
-_ANSWERED_HERE = frozenset({"location", "company", *_OF_REASONS, *_OF_EVENTS})
-
-
-def _ids(name: str, values: Sequence[str]) -> list[int]:
-    return value_ids(VALUE_NAMES[name], values)
-
-
-def _of_event(name: str, values: Sequence[str]) -> Q:
-    """What an event says of itself."""
-    if OTHER_KEY in values:
-        raise FilterError(f"Refusals cannot be asked for by {name}={OTHER_KEY}.")
-    if name == "provider":
-        return Q(provider_id__in=_ids(name, values))
-    if name == "code":
-        coded = Q(code__in=[int(value) for value in values if value != NONE_KEY])
-        return coded | Q(code=None) if NONE_KEY in values else coded
-    return _any(_in_detail(name, value) for value in values)
-
-
-def _in_detail(name: str, value: str) -> Q:
-    """IP, pool and MX stand in the detail's JSON, in which no other text can look like this."""
-    if value == NONE_KEY:
-        return ~Q(detail__contains=f'"{name}":"')
-    return Q(detail__contains=f'"{name}":{orjson.dumps(value).decode()}')
-
-
-def _key(moment: datetime) -> bytes:
-    """Where the keys of events of this hour begin."""
-    return hour_of(moment).to_bytes(4)
-
-
-def _any(conditions: Iterable[Q]) -> Q:
-    whole = Q(pk__in=[])
-    for condition in conditions:
-        whole |= condition
-    return whole
-
-
-# --- Hits: how often a refusal met a location's mail at a provider, through a pool -----------
-
-
-class _PoolOf(Func):
-    """The pool that an event's detail names; "" if none."""
-
-    output_field = CharField()
-
-    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        template = "coalesce(json_extract(%(expressions)s, '$.pool'), '')"
-        return self.as_sql(compiler, connection, template=template, **extra)
-
-    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        template = "coalesce((%(expressions)s)::json ->> 'pool', '')"
-        return self.as_sql(compiler, connection, template=template, **extra)
-
-
-_POOL_ID = Subquery(
-    Value.objects.filter(dimension=Dimension.POOL, text=OuterRef("pool_text")).values("id")[:1]
-)
-
-
-def _counter_hits(rows: "QuerySet[ReasonHour]", keys: Sequence[str]) -> "QuerySet[Any, Any]":
-    sums = {name: Coalesce(Sum("events", filter=Q(kind=kind)), 0) for name, kind in _KINDS.items()}
-    hours = {"first_hour": Min("hour"), "last_hour": Max("hour")}
-    return rows.order_by().values_list(*keys).annotate(**hours, **sums)
-
-
-def _event_hits(rows: "QuerySet[Event]", keys: Sequence[str]) -> "QuerySet[Any, Any]":
-    counts = {name: Count("id", filter=Q(kind=kind)) for name, kind in _KINDS.items()}
-    rows = rows.annotate(hour=Quarter("occurred_at") / 4)
-    if "pool_id" in keys:
-        rows = rows.annotate(pool_text=_PoolOf("detail")).annotate(pool_id=_POOL_ID)
-    hours = {"first_hour": Min("hour"), "last_hour": Max("hour")}
-    return rows.order_by().values_list(*keys).annotate(**hours, **counts)
-
-
-def _hits(asked: _Asked, *keys: str) -> tuple[str, list[Any]]:
-    """A ``WITH hit``: keys, first and last hour, counts. The same keys may be in several rows."""
-    hours, spans = asked.sources
-    parts = [_counter_hits(asked.counted(hours), keys)] if hours is not None else []
-    if spans:
-        parts += [_event_hits(rows, keys) for rows in asked.happened(spans)]
-    written = []
-    for part in parts:
-        with suppress(EmptyResultSet):
-            written.append(part.query.sql_with_params())
-    columns = (*keys, "first_hour", "last_hour", *_KINDS)
-    nothing = f"SELECT {', '.join(['0'] * len(columns))} WHERE 1 = 0"
-    texts = [nothing, *(f"SELECT * FROM ({text}) AS part" for text, _ in written)]  # noqa: S608
-    params = [value for _, values in written for value in values]
-    return f"WITH hit ({', '.join(columns)}) AS ({' UNION ALL '.join(texts)}) ", params
-
-
-def _fetch(asked: _Asked, keys: Sequence[str], select: str) -> list[tuple[Any, ...]]:
-    hits, params = _hits(asked, *keys)
-    with connection.cursor() as cursor:
-        cursor.execute(hits + select, params)
-        return list(cursor.fetchall())
+# --- What was found ---------------------------------------------------------------------------
 
 
 class Part(NamedTuple):
@@ -315,7 +74,7 @@ class _Found(NamedTuple):
     newest: dict[int, list[tuple[int, int]]]
 
 
-_SUMS = ", ".join(f"sum({name})" for name in _KINDS)
+_SUMS = ", ".join(f"sum({name})" for name in KINDS)
 _PART = f"{_SUMS}, min(first_hour), max(last_hour), count(DISTINCT location_id)"
 _NEWEST = """
 SELECT reason_id, -2, location_id, place, hour, 0, 0, 0, 0 FROM (
@@ -326,7 +85,7 @@ SELECT reason_id, -2, location_id, place, hour, 0, 0, 0, 0 FROM (
 """
 
 
-def _find(asked: _Asked, each: int) -> _Found:
+def _find(asked: Asked, each: int) -> _Found:
     """What is failing, where, through what and how much: one query."""
     selects = [
         f"SELECT reason_id, {provider}, {pool}, {_PART} FROM hit GROUP BY 1, 2, 3"  # noqa: S608
@@ -336,7 +95,7 @@ def _find(asked: _Asked, each: int) -> _Found:
     selects.append(_NEWEST.format(each=each))
     keys = ("reason_id", "provider_id", "pool_id", "location_id")
     found = _Found(defaultdict(dict), defaultdict(list))
-    for row in _fetch(asked, keys, " UNION ALL ".join(selects)):
+    for row in fetch_hits(asked, keys, " UNION ALL ".join(selects)):
         reason, provider, pool, *numbers = map(int, row)
         if provider == -2:
             found.newest[reason].append((pool, numbers[1]))
@@ -379,7 +138,7 @@ def _mostly(parts: Mapping[int, Part], total: int) -> int | None:
 class _Senders:
     """Which locations sent mail to a provider, or through a pool, in the hours asked for."""
 
-    def __init__(self, asked: _Asked, values: Collection[tuple[Dimension, int]]) -> None:
+    def __init__(self, asked: Asked, values: Collection[tuple[Dimension, int]]) -> None:
         start, until = asked.filter.start, asked.filter.until
         self._hours = {"hour__gte": hour_of(start)} if start else {}
         self._hours |= {"hour__lte": hour_of(until)} if until else {}
@@ -517,7 +276,7 @@ _read_detail = msgspec.json.Decoder(Detail).decode
 
 
 def _samples(
-    asked: _Asked, newest: Mapping[int, Sequence[tuple[int, int]]], each: int
+    asked: Asked, newest: Mapping[int, Sequence[tuple[int, int]]], each: int
 ) -> dict[int, list[Sample]]:
     """Of each refusal some of the newest, no two of one location where that can be had."""
     found = _events_there(
@@ -532,7 +291,7 @@ def _samples(
 
 
 def _events_there(
-    asked: _Asked, places: Sequence[tuple[int, int, int]]
+    asked: Asked, places: Sequence[tuple[int, int, int]]
 ) -> dict[tuple[int, int], list[int]]:
     """Events of (reason, location, hour) by the first two: an index leads to these few."""
     span = (asked.filter.start, asked.filter.until)
@@ -541,7 +300,7 @@ def _events_there(
         wanted = Q(pk__in=[])
         for reason, location, hour in places:
             keys = {"key__gte": hour.to_bytes(4), "key__lt": (hour + 1).to_bytes(4)}
-            keys = keys if dated else {"key__lt": _UNDATED}
+            keys = keys if dated else {"key__lt": UNDATED}
             if not by_place[reason, location]:
                 wanted |= Q(reason_id=reason, location_id=location, **keys)
         rows = asked.refusals([span]).filter(wanted).order_by()
@@ -679,7 +438,7 @@ def reasons(
     """
     if sort not in SORTS:
         raise FilterError(f"sort is one of {', '.join(SORTS)}.")
-    asked = _Asked(filter, rights)
+    asked = Asked(filter, rights)
     found = _find(asked, each=1)
     order = sorted(found.ways, key=lambda pk: (_ORDERS[sort](found.ways[pk][None, None]), pk))
     page = order[offset : offset + limit]
@@ -703,18 +462,18 @@ def reason(pk: int, filter: Filter, rights: Rights) -> "Explained":
     seen = restrict(ReasonHour.objects.filter(reason_id=pk), rights)
     if not known or not (rights.everything or seen.exists()):
         raise Http404("There is no such reason.")
-    asked = _Asked(filter, rights).of([pk])
+    asked = Asked(filter, rights).of([pk])
     found = _find(asked, each=SAMPLES)
     found.ways[pk].setdefault((None, None), Part())
     (row,) = _rows(asked, [pk], found, samples=SAMPLES)
     return Explained(row, _trend(asked), _complete_from(asked))
 
 
-def _complete_from(asked: _Asked) -> datetime | None:
+def _complete_from(asked: Asked) -> datetime | None:
     return events_complete_from(asked.filter) if asked.sources[1] else None
 
 
-def _rows(asked: _Asked, pks: Sequence[int], found: _Found, *, samples: int) -> list[Row]:
+def _rows(asked: Asked, pks: Sequence[int], found: _Found, *, samples: int) -> list[Row]:
     """Everything about some refusals, in as many queries for fifty as for one."""
     if not pks:
         return []
@@ -807,6 +566,6 @@ class Explained(NamedTuple):
         return self.row.as_json() | {"trend": [hour.as_json() for hour in self.trend]}
 
 
-def _trend(asked: _Asked) -> list[Hour]:
-    rows = _fetch(asked, ("hour",), f"SELECT hour, {_SUMS} FROM hit GROUP BY 1 ORDER BY 1")  # noqa: S608
+def _trend(asked: Asked) -> list[Hour]:
+    rows = fetch_hits(asked, ("hour",), f"SELECT hour, {_SUMS} FROM hit GROUP BY 1 ORDER BY 1")  # noqa: S608
     return [Hour(moment_of(hour), *map(int, counts)) for hour, *counts in rows]
