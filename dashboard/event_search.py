@@ -116,10 +116,11 @@ class _Beginnings:
             cursor = until if first is None else first - 1
             if first is not None or time.monotonic() - began >= SHORT_CUT:
                 break
-        self._learn(hour, cursor)
+        self.learn(hour, cursor)
         return cursor
 
-    def _learn(self, hour: int, cursor: int) -> None:
+    def learn(self, hour: int, cursor: int) -> None:
+        """Nothing up to this cursor happened at the hour or after it."""
         if len(self._known) >= self.most:
             self._known.pop(min(self._known))
         self._known[hour] = cursor
