@@ -32,7 +32,7 @@ from bench import draws
 from bench.draws import HOUR, execute, fetch
 from ingest import demo
 from ingest.counted import Counted
-from ingest.fold import dump_facts, load_facts
+from ingest.fold import facts_json, load_facts, pack_facts
 from ingest.ids import ids
 from ingest.models import (
     CountedValue,
@@ -280,7 +280,7 @@ _SLOT = re.compile(
 )
 
 
-def _pattern(stored: str, sent_at: int, keys: list[str]) -> tuple[str, list[tuple[str, int]]]:
+def _pattern(stored: bytes, sent_at: int, keys: list[str]) -> tuple[str, list[tuple[str, int]]]:
     """A delivery's facts with ``%s`` for times, event keys and names, and what goes in there."""
     facts = load_facts(stored)
     facts.tags, facts.campaign = ["@tags@"], (0, "@campaign@", 0, "")
@@ -300,7 +300,7 @@ def _pattern(stored: str, sent_at: int, keys: list[str]) -> tuple[str, list[tupl
             slots.append(("at", int(text) - sent_at))
         return "%s"
 
-    return _SLOT.sub(slot, dump_facts(facts).replace("%", "%%")), slots
+    return _SLOT.sub(slot, facts_json(facts).decode().replace("%", "%%")), slots
 
 
 def _micros(moment: datetime) -> int:
@@ -565,7 +565,7 @@ class _Events:
 
     def tell(
         self, life: _Life, delivery: int, location: int, sent: int, names: str, sender: str
-    ) -> str:
+    ) -> bytes:
         """Take the events of one delivery; its facts. Sendings come in order."""
         keys = []
         for told in life.told:
@@ -584,7 +584,7 @@ class _Events:
                 given.append(keys[n].hex())
             else:
                 given.append(names if kind == "names" else sender)
-        return life.facts % tuple(given)
+        return pack_facts((life.facts % tuple(given)).encode())
 
     def _receive(self, *, bare: bool) -> None:
         received, key, location, delivery, occurred, told = heapq.heappop(self._coming)

@@ -14,6 +14,7 @@ from ingest import providers
 from ingest.classify import BUILT_IN, Rules, class_of, classify_failure
 from ingest.fingerprint import digest, fingerprint
 from ingest.normalize import Detail, NormalizedEvent
+from ingest.payloads import Packer
 from ingest.vocabulary import (
     ENGAGEMENT,
     FAILURES,
@@ -148,21 +149,38 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Facts).decode
 
 
-def dump_facts(facts: Facts) -> str:
-    """The facts as the JSON text that a delivery stores: equal facts are equal texts."""
+_PACKED = Packer("facts_1.dict")
+_MARK = b"\x01"  # in front of packed facts; JSON begins with a brace
+
+
+def facts_json(facts: Facts) -> bytes:
+    """The facts as JSON: equal facts are equal texts."""
     facts.first = dict(sorted(facts.first.items()))
-    return _encode(facts).decode()
+    return _encode(facts)
 
 
-def load_facts(text: str) -> Facts:
-    """The facts of a stored delivery. Raises ``msgspec.DecodeError`` on anything else."""
+def pack_facts(text: bytes) -> bytes:
+    """Facts' JSON as a delivery stores it, a fifth of its size."""
+    return _MARK + _PACKED.pack(text)
+
+
+def dump_facts(facts: Facts) -> bytes:
+    """The facts as a delivery stores them: equal facts are equal bytes."""
+    return pack_facts(facts_json(facts))
+
+
+def load_facts(stored: bytes | memoryview) -> Facts:
+    """The facts of a stored delivery. Raises ``msgspec.DecodeError`` on JSON of anything else."""
+    text = bytes(stored)
+    if text[:1] == _MARK:
+        text = _PACKED.unpack(text[1:])
     try:
         return _decode(text)
     except msgspec.ValidationError:
         return _decode(_renewed(text))
 
 
-def _renewed(text: str) -> bytes:
+def _renewed(text: bytes) -> bytes:
     """Facts as version 0.1 stored them: its witnesses named their event too."""
     stored = msgspec.json.decode(text, type=dict[str, Any])
     for name in (_SHORT["provider"], _SHORT["sending_domain"]):

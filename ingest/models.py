@@ -176,7 +176,7 @@ class Delivery(models.Model):
     # ",a12,c5,d12,": values (of IP, pool, MX) that tried too, with an "a"; those that a temporary
     # failure came from, with a "d"; categories of temporary failures, with a "c".
     ways = models.TextField(default=",")
-    facts = models.TextField(default="{}", editable=False)
+    facts = models.BinaryField(default=b"{}")  # see ``fold.load_facts``
 
     class Meta:
         verbose_name_plural = "deliveries"

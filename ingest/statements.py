@@ -8,6 +8,7 @@ Both classes speak the same language: keys are ``(location id, message id, recip
 microseconds since 1970, rows are tuples in the order of the ``*_COLUMNS`` below.
 """
 
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -97,6 +98,8 @@ def _read(column: str) -> str:
         return f"'epoch'::timestamptz + r.{column} * interval '1 microsecond'"
     if column == "key":
         return "decode(r.key, 'hex')"
+    if column == "facts":
+        return "decode(r.facts, 'base64')"
     if column == "payload":
         return "substring(%b::bytea FROM r.payload[1] FOR r.payload[2])"
     if column in _COUNTS:
@@ -140,6 +143,12 @@ def _seen(least: str, greatest: str, source: str) -> str:
 
 def _json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
+
+
+def _texts(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Rows of deliveries with their facts, the last column, as JSON can hold them."""
+    for row in rows:
+        yield *row[:-1], b64encode(row[-1]).decode()
 
 
 def _count_json(
@@ -275,7 +284,7 @@ class Postgres:
         Raises ``Raced`` where another process has made one of them.
         """
         made = self._execute(
-            self._insert_deliveries, _json(KEY_COLUMNS + STATE_COLUMNS, rows)
+            self._insert_deliveries, _json(KEY_COLUMNS + STATE_COLUMNS, _texts(rows))
         ).fetchall()
         if len(made) != len(rows):
             raise Raced
@@ -283,7 +292,7 @@ class Postgres:
 
     def update_deliveries(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write deliveries' states: rows of id + STATE_COLUMNS."""
-        self._execute(self._update_deliveries, _json(("id", *STATE_COLUMNS), rows))
+        self._execute(self._update_deliveries, _json(("id", *STATE_COLUMNS), _texts(rows)))
 
     def add_location_hours(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
         """Add to the counters of locations: (LOCATION_HOUR_KEY, measures), sorted."""

@@ -1,3 +1,5 @@
+import json
+
 import django.db.models.deletion
 from django.db import migrations, models
 
@@ -17,6 +19,19 @@ def name_steps(apps, schema_editor):
         Delivery.objects.filter(step_text=text).update(step_id=value.pk)
 
 
+WAYS = ((1, 6), (2, 7), (3, 10))  # place in a stored attempt, Dimension of IP, pool and MX
+
+
+def attempts_of(Delivery):
+    """(location, dimension, text) of whatever stored attempts went through."""
+    found = set()
+    rows = Delivery.objects.exclude(facts="{}").values_list("location_id", "facts")
+    for location, facts in rows.iterator(2_000):
+        for attempt in json.loads(facts).get("a", ()):
+            found |= {(location, dimension, attempt[i]) for i, dimension in WAYS if attempt[i]}
+    return found
+
+
 COLUMNS = ("campaign_id", "step_id", "provider_id", "domain_id", "sending_domain_id")
 
 
@@ -24,10 +39,20 @@ def count_apart(apps, schema_editor):
     """Whatever was counted so far stays counted apart."""
     tables = {name: apps.get_model("ingest", name) for name in (
         "Delivery", "HourlyCount", "Value", "CountedValue", "CountedValues")}
+    attempts = attempts_of(tables["Delivery"])
+    tables["Value"].objects.bulk_create(
+        [tables["Value"](dimension=dimension, text=text)
+         for dimension, text in sorted({way[1:] for way in attempts})],
+        ignore_conflicts=True,
+    )
+    ways = {(dimension, text): pk for pk, dimension, text in tables["Value"].objects.filter(
+        dimension__in=[6, 7]).values_list("id", "dimension", "text")}
     dimensions = dict(tables["Value"].objects.exclude(text="").values_list("id", "dimension"))
     pairs = set(tables["HourlyCount"].objects.values_list("location_id", "value_id").distinct())
     for column in COLUMNS:
         pairs |= set(tables["Delivery"].objects.values_list("location_id", column).distinct())
+    pairs |= {(location, ways[way]) for location, *rest in attempts for way in [tuple(rest)]
+              if way in ways}
     pairs = sorted(pair for pair in pairs if pair[1] in dimensions)
     tables["CountedValue"].objects.bulk_create(
         [tables["CountedValue"](location_id=location, value_id=value) for location, value in pairs],

@@ -62,7 +62,7 @@ def _delivery(row: Delivery, refs: Texts, texts: Texts, reasons: Texts) -> tuple
     ways = way.sub(lambda found: found[1] + texts[int(found[2])], row.ways)
     return (
         refs[row.location_id], row.message_id, row.recipient, row.sent_at, row.outcome, row.flags,
-        row.bounce_class, row.category, row.code, reasons[row.reason_id], row.facts,
+        row.bounce_class, row.category, row.code, reasons[row.reason_id], bytes(row.facts),
         tuple(sorted(ways.split(","))), frozenset(texts[tag] for tag in ids_in(row.tags)),
         *(texts[getattr(row, f"{name}_id")] for name in _DIMENSIONS),
     )  # fmt: skip

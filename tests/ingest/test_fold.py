@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.classify import classify
-from ingest.fold import SENT, Facts, absorb, contribution, dump_facts, judge, load_facts, why_of
+from ingest.fold import (
+    SENT,
+    Facts,
+    absorb,
+    contribution,
+    dump_facts,
+    facts_json,
+    judge,
+    load_facts,
+    why_of,
+)
 from ingest.normalize import NormalizedEvent
 from ingest.vocabulary import MEASURES, BounceClass, Category, Dimension, Flag, Outcome
 from tests.ingest.events import START, event, lives
@@ -323,14 +333,25 @@ def test_the_reason_is_that_of_the_final_failure_or_of_the_last_in_flight() -> N
 
 @given(life=lives())
 def test_facts_written_by_an_older_version_are_still_read(life: list[NormalizedEvent]) -> None:
-    stored = json.loads(dump_facts(fold(*life)))
+    stored = json.loads(facts_json(fold(*life)))
     stored["a"] = [attempt[:4] for attempt in stored.get("a", [])]
     if "x" in stored:
         stored["x"] = stored["x"][:7]
     for witness in ("p", "sd"):
         if witness in stored:
             stored[witness].insert(3, "00079bf4f33abaf72b1f9886a7a3eb27")
-    read, known = judge(load_facts(json.dumps(stored))), judge(fold(*life))
+    read, known = judge(load_facts(json.dumps(stored).encode())), judge(fold(*life))
     assert (read.outcome, read.provider, read.sending_domain) == (
         known.outcome, known.provider, known.sending_domain
     )  # fmt: skip
+
+
+def test_facts_that_were_stored_as_json_are_still_read() -> None:
+    facts = fold(event("delivered"))
+    assert load_facts(facts_json(facts)) == load_facts(dump_facts(facts)) == facts
+
+
+def test_facts_are_stored_in_less_than_half_of_their_json() -> None:
+    detail = {"ip": "192.0.2.1", "pool": "65cc66e77a4d4f63649d3901", "mx": "mx1.example.net"}
+    facts = fold(event("accepted"), event("delivered", 2, detail=detail), event("opened", 60))
+    assert len(dump_facts(facts)) < len(facts_json(facts)) / 2
