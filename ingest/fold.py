@@ -539,13 +539,6 @@ def counted_measures(outcome: int, flags: int, bounce_class: int) -> tuple[int, 
     return tuple(i for i, measure in enumerate(MEASURES) if measure in counted)
 
 
-@cache
-def contribution(outcome: int, flags: int, bounce_class: int) -> tuple[int, ...]:
-    """The same as numbers: 0 or 1 a measure, in the order of ``MEASURES``."""
-    counted = counted_measures(outcome, flags, bounce_class)
-    return tuple(int(i in counted) for i in range(len(MEASURES)))
-
-
 def _counted(outcome: Outcome, flags: Flag, bounce_class: BounceClass) -> set[str]:
     if outcome in _OUTSIDE:
         return {_OUTSIDE[outcome]}

@@ -15,6 +15,7 @@ import pytest
 from django.db import models
 
 from bench import history, ingest, large, queries, sockets
+from bench.draws import HOUR
 from bench.plain import write as plain
 from bench.requests import Requests, make_requests
 from bench.servers import Prelude
@@ -217,7 +218,7 @@ def test_a_history_s_events_are_those_of_its_facts_in_the_order_of_receipt() -> 
     received = []
     for event in Event.objects.order_by("id"):
         at = round(event.occurred_at.timestamp() * 1e6)
-        assert int.from_bytes(bytes(event.key)[:4]) == at // history.HOUR
+        assert int.from_bytes(bytes(event.key)[:4]) == at // HOUR
         of = first[event.delivery_id]
         of[event.kind] = min(of.get(event.kind, at), at)
         received.append(event.received_at)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from dashboard.rates import COUNTS, HL, RATES, SORTS, Counts, Rate, in_order, summed, wilson
 from ingest.counted import moved
-from ingest.fold import Facts, absorb, contribution, counted_measures, judge
+from ingest.fold import Facts, absorb, counted_measures, judge
 from ingest.normalize import NormalizedEvent
 from ingest.vocabulary import MEASURES
-from tests.ingest.events import lives
+from tests.ingest.events import contribution, lives
 
 
 def test_counts_have_the_stored_measures_in_their_order() -> None:

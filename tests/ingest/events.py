@@ -6,8 +6,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from ingest.fold import counted_measures
 from ingest.normalize import Detail, NormalizedEvent
-from ingest.vocabulary import EventKind
+from ingest.vocabulary import MEASURES, EventKind
 
 SECOND = 1_000_000
 START = 1_790_000_000 * SECOND  # 2026-09-21, an hour boundary plus 13 minutes 20
@@ -85,3 +86,9 @@ def named_events(draw: st.DrawFn) -> NormalizedEvent:
 def lives(most: int = 8) -> st.SearchStrategy[list[NormalizedEvent]]:
     """Some events of one delivery, in any order, repetitions included."""
     return st.lists(named_events(), min_size=1, max_size=most)
+
+
+def contribution(outcome: int, flags: int, bounce_class: int) -> tuple[int, ...]:
+    """What a delivery adds to its counters: 0 or 1 a measure, in the order of ``MEASURES``."""
+    counted = counted_measures(outcome, flags, bounce_class)
+    return tuple(int(i in counted) for i in range(len(MEASURES)))

@@ -13,7 +13,6 @@ from ingest.fold import (
     SENT,
     Facts,
     absorb,
-    contribution,
     dump_facts,
     facts_json,
     judge,
@@ -22,7 +21,7 @@ from ingest.fold import (
 )
 from ingest.normalize import NormalizedEvent
 from ingest.vocabulary import MEASURES, BounceClass, Category, Dimension, Flag, Outcome
-from tests.ingest.events import START, event, lives
+from tests.ingest.events import START, contribution, event, lives
 
 
 def fold(*events: NormalizedEvent) -> Facts:
