@@ -13,7 +13,7 @@ from dashboard.filters import Filter, FilterError
 from dashboard.from_events import count_events
 from dashboard.queries import UNNAMED, names_of
 from dashboard.rates import SORTS, Counts, in_order, summed
-from dashboard.riskiest import Judgement, Judges, judged_whole
+from dashboard.riskiest import Judgement, Judges, judged_whole, judges_of
 from dashboard.sources import complete_from, count
 from dashboard.spans import key_of
 from dashboard.tallies import (
@@ -174,7 +174,7 @@ def _shown(
     rest = _set_aside(question, tally, sort or "-sent", limit)
     rows = named_rows(question, tally)
     if sort == RISK:
-        judges = Judges([row.groups[0] for row in rows], now=now)
+        judges = judges_of([row.groups[0] for row in rows], now=now)
         rows.sort(key=lambda row: judges.sort_key(row.groups[0], row.label))
     else:
         rows = _ordered(rows, question.by, sort)

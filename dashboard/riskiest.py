@@ -5,6 +5,7 @@ verdicts are of the numbers beside them. A location's hours are the cells of its
 to read campaigns and providers of a thousand locations would cost ten times as much.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,10 @@ from dashboard.judging import CELL_LEAST, PRIORS, Band, Cells, Counted, Distance
 from dashboard.rates import Counts, Rate
 from dashboard.spans import hour_of
 from ingest.vocabulary import FLEET_LOCATION
+
+JUDGED_ANEW = 100  # locations: some 20 ms
+REORDERED = 60.0  # seconds
+_MOST_RECENT = 16
 
 WINDOWS = {"24h": 24, "7d": 7 * 24}  # hours
 WEEK = 7 * 24
@@ -196,6 +201,26 @@ def _gauge(bands: dict[str, Band], lately: Lately, of: Any) -> dict[str, Any]:
 def _counted(rate: Rate) -> dict[str, Any]:
     """Without an interval: HighLevel acts on what was counted."""
     return {"value": rate.value, "numerator": rate.numerator, "denominator": rate.denominator}
+
+
+_recent: dict[frozenset[int], tuple[float, Judges]] = {}
+
+
+def judges_of(locations: Collection[int], *, now: datetime) -> Judges:
+    """Judges of locations, whose order by risk need not change more than once a minute.
+
+    Of a small fleet they know this moment's numbers; of a large one, those of the minute.
+    """
+    if len(locations) <= JUDGED_ANEW:
+        return Judges(locations, now=now)
+    key, clock = frozenset(locations), time.monotonic()
+    since, judges = _recent.get(key, (clock, None))
+    if judges is None or clock - since > REORDERED:
+        if len(_recent) >= _MOST_RECENT:
+            _recent.clear()
+        judges = Judges(locations, now=now)
+        _recent[key] = clock, judges
+    return judges
 
 
 def _distance(distance: Distance) -> dict[str, Any]:

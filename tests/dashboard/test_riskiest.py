@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dashboard import rate_tables
+from dashboard import rate_tables, riskiest
 from dashboard.access import Rights
 from dashboard.filters import parse
 from dashboard.judging import Counted
@@ -173,6 +173,21 @@ def test_what_is_past_the_limit_is_less_risky() -> None:
     )
     assert [row.key for row in table.rows] == ["risky", "(rest)"]
     assert table.rows[1].judgement is None
+
+
+def test_a_small_fleet_is_judged_anew_and_a_large_one_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = [rows.location(name).pk for name in ("a", "b", "c")]
+    mail(made[0], 3, sent=700, bounced=70, hard=70)
+    assert riskiest.judges_of(made, now=NOW) is not riskiest.judges_of(made, now=NOW)
+    monkeypatch.setattr(riskiest, "JUDGED_ANEW", 2)
+    monkeypatch.setattr(riskiest, "_recent", {})
+    first = riskiest.judges_of(made, now=NOW)
+    assert riskiest.judges_of(made[::-1], now=NOW) is first
+    assert riskiest.judges_of([*made, 9], now=NOW) is not first
+    monkeypatch.setattr(riskiest, "REORDERED", -1.0)
+    assert riskiest.judges_of(made, now=NOW) is not first
 
 
 # --- Words ---------------------------------------------------------------------------------
