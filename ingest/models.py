@@ -196,12 +196,17 @@ class Delivery(models.Model):
                     "bounce_class",
                     "category",
                     "campaign",
+                    "step",
                     "provider",
                     "domain",
                     "sending_domain",
+                    "ip",
+                    "pool",
+                    "tags",
+                    "ways",
                 ],
                 name="delivery_location_sent",
-            ),  # fmt: skip
+            ),
             models.Index(fields=["sent_at", "id"], name="delivery_sent"),
             # The operator class lets PostgreSQL find a prefix by it, whatever the collation.
             models.Index(

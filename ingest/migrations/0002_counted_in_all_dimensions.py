@@ -352,7 +352,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(fields=['location', 'sent_at', 'id'], include=('outcome', 'flags', 'bounce_class', 'category', 'campaign', 'provider', 'domain', 'sending_domain'), name='delivery_location_sent'),
+            index=models.Index(fields=['location', 'sent_at', 'id'], include=('outcome', 'flags', 'bounce_class', 'category', 'campaign', 'step', 'provider', 'domain', 'sending_domain', 'ip', 'pool', 'tags', 'ways'), name='delivery_location_sent'),
         ),
         migrations.AddIndex(
             model_name='event',
