@@ -28,7 +28,7 @@ _LIST = re.compile(
 _STABLE = (
     r"s(?:775|777\d\d|2017062302|\d{4,5})|(?:as)?201806281|as\d{5,10}|tss?\d\d|bl\d\d|ph\d\d"
     r"|cs\d\d|hm\d\d|(?:rp|sc|dy|ou|vs)-?\d{3}|rl\d{6}|ipbl\d{1,6}|cxdns|ub\d\d|e\d{4}"
-    r"|aup#[\w-]{1,12}|oxsus\d{4}(?:_\d{1,3})?|ofr_?\d{3}(?:_\d{1,3})?|lpn\d{3}(?:_\d{1,3})?"
+    r"|aup#[\w-]{1,12}|oxsus\d{4}(?:_\d{1,3})?|(?:lib|vir)_\d{3}|ofr_?\d{3}(?:_\d{1,3})?|lpn\d{3}(?:_\d{1,3})?"
     r"|(?:rtr|rly|dyn|hvu|con|dns):\w{2,3}|ib\d{3}|gl01|urlbl\d{1,5}|hme\d|[ri]\d|ipv[46]"
     r"|base64|utf-?8|sha-?256|md5|rfc-?\d{3,4}|tlsv?1(?:\.\d)?|8-?bit(?:mime)?"
     r"|\d(?:st|nd|rd|th)|[a-z]{1,3}\d{1,2}"
