@@ -250,7 +250,7 @@ def _frozen(table: dict[tuple[int, ...], list[int]]) -> Counts:
 
 _UNIT_OF = {
     "postgresql": "floor(extract(epoch FROM occurred_at) / {seconds})::int",
-    "sqlite": "CAST(strftime('%%s', occurred_at) AS INTEGER) / {seconds}",
+    "sqlite": "CAST(strftime('%%s', substr(occurred_at, 1, 19)) AS INTEGER) / {seconds}",
 }
 # An event of test mode says so in its detail; no text in JSON can look like that.
 _OF_TEST = '%"test":true%'

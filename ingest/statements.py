@@ -366,7 +366,8 @@ class Postgres:
 class Sqlite:
     """Statements for SQLite. The transaction is IMMEDIATE, so that nobody else writes in it."""
 
-    _hour = "CAST(strftime('%s', d.sent_at) AS INTEGER) / 3600"
+    # Of whole seconds: SQLite's clock would round 59.9996 up into the next hour.
+    _hour = "CAST(strftime('%s', substr(d.sent_at, 1, 19)) AS INTEGER) / 3600"
     _lock = (
         "SELECT d.id, d.location_id, d.message_id, d.recipient, d.facts, "
         + ", ".join(f"d.{column}" if column else "{hour}" for column in COUNTED_COLUMNS)

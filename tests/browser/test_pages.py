@@ -102,13 +102,12 @@ def test_the_policy_is_there(server: Server, tab: Page) -> None:
 def test_a_webhook_moves_the_page_within_a_second(server: Server, tab: Page) -> None:
     open_live(tab, server.url)
     before = figure(tab, "Delivered")
-    sent_at = time.monotonic()
     recipient = send(server)
-    expect(tab.locator("#feed")).to_contain_text(recipient, timeout=1 * SECOND)
-    assert time.monotonic() - sent_at < 1
-    assert figure(tab, "Delivered") == before + 1
     row = tab.locator("#locations tr", has_text="loc-a")
-    assert int(row.locator("td[data-label=Delivered]").inner_text()) == before + 1
+    here = row.locator("td[data-label=Delivered]")
+    expect(here).to_have_text(str(before + 1), timeout=1 * SECOND)
+    expect(tab.locator("#feed")).to_contain_text(recipient, timeout=0.5 * SECOND)
+    assert figure(tab, "Delivered") == before + 1
     assert int(tab.locator("#minutes-rows tr").last.locator("td").nth(1).text_content() or 0) > 0
 
 

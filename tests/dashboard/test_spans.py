@@ -12,6 +12,7 @@ from dashboard.spans import (
     HOUR,
     QUARTER,
     Hours,
+    Quarter,
     clipped,
     hour_of,
     is_split,
@@ -21,6 +22,8 @@ from dashboard.spans import (
     span_of,
     whole_hours,
 )
+from ingest.models import Delivery
+from tests.dashboard import rows
 
 ZONES = (
     "UTC", "America/Chicago", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe",
@@ -117,3 +120,11 @@ def test_spans_are_clipped_to_bounds() -> None:
     assert clipped((start, until), None, None) == (start, until)
     assert clipped((start, until), moment_of(12), moment_of(30)) == (moment_of(12), until)
     assert clipped((None, until), moment_of(12), moment_of(15)) == (moment_of(12), moment_of(15))
+
+
+@pytest.mark.django_db
+def test_a_moment_before_the_hour_is_still_that_hour() -> None:
+    """SQLite's own clock knows milliseconds only, and would round them up into the next hour."""
+    rows.delivery(sent_at=rows.NOW.replace(minute=59, second=59, microsecond=999_700))
+    (quarter,) = Delivery.objects.values_list(Quarter("sent_at"), flat=True)
+    assert quarter == hour_of(rows.NOW) * 4 + 3

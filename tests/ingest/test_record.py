@@ -249,6 +249,17 @@ def test_another_process_keeps_to_the_recorded_decisions(room_for_two: None) -> 
 
 
 @pytest.mark.django_db
+def test_a_moment_before_the_hour_is_still_that_hour() -> None:
+    """SQLite's own clock knows milliseconds only, and would round them up into the next hour."""
+    ago = (START // 3_600_000_000 + 1) * 3_600 - START / 1e6 - 0.0003
+    write(event("accepted", ago))
+    write(event("delivered", ago + 1))
+    rows = LocationHour.objects.filter(location_id__gt=0).values_list("hour", "sent", "delivered")
+    assert [row for row in rows if any(row[1:])] == [(START // 3_600_000_000, 1, 1)]
+    no_differences()
+
+
+@pytest.mark.django_db
 def test_what_was_sent_before_the_horizon_is_stored_and_counts_nowhere() -> None:
     write(event())
     Horizon.objects.create(id=1, deliveries_hour=START // 3_600_000_000 + 1)
