@@ -618,7 +618,7 @@ def test_a_failure_that_comes_between_looking_and_locking_is_done_too(
         real(self, *arguments)
 
     monkeypatch.setattr(Reclassification, "_do", late)
-    next(started.steps())
+    next(step for step in started.steps() if step.wrote)  # ids need not begin at 1
     events = Event.objects.order_by("id").values_list("category", "reason__text")
     assert list(events) == [
         (Category.POLICY, "550 green list (anew)"),
