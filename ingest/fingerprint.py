@@ -21,7 +21,7 @@ _LIST = re.compile(
     r"spamhaus|barracudacentral|spamcop|sorbs|spamrats|abuseat|uceprotect|surriel|invaluement"
     r"|mailspike|manitu|spfbl|abusix|surbl|uribl|senderscore|senderbase|talosintelligence"
     r"|trustedsource|cloudmark|trendmicro|nordspam|blocklist|dronebl|backscatterer|truncate"
-    r"|ipcheck|proofpoint|junkemailfilter|lashback|gbudb|0spam|psbl|dnsbl|dnsrbl"
+    r"|ipcheck|proofpoint|junkemailfilter|lashback|gbudb|0spam|psbl|dnsbl|dnsrbl|openspf"
     r"|(?<![a-z])gr[ae]y(?:list\w{0,4})?(?=[.\d-])"
 )
 # Codes of providers that say what happened; all else that mixes letters and digits is an id.

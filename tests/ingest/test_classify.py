@@ -79,6 +79,10 @@ REPLIES = [
     ((550, "", "RCPT address has non-existant domain b.example"), 3),
     ((451, "4.5.0", "Temporary MTA failure on relaying"), 8),
     ((550, "", "This message does not comply with required standards"), 15),
+    ((550, "5.2.1", "Mailbox unavailable. It does not accept mails from this sender"), 13),
+    ((550, "5.7.1", "Unconfigured Sending Domain <app.b.example>"), 12),
+    ((550, "5.7.1", "Recipient address rejected: see http://www.openspf.org/Why?s=mfrom"), 12),
+    ((554, "", "SPAM or junk mail threshold exceeded"), 10),
     # Words too general to stand against a code that says more.
     ((543, "", "reject by mta-1"), 13),
     ((550, "5.2.1", "reject by mta-1"), 2),

@@ -196,3 +196,8 @@ def test_a_digest_has_16_bytes_and_is_the_same_everywhere() -> None:
     assert digest("550 no").hex() == "1f5eb3f7a1181bfe788b91cee00b0ca9"
     assert digest("550 no") != digest("550 yes")
     assert len(digest("")) == 16
+
+
+def test_codes_of_libero_and_pages_of_spf_stay() -> None:
+    assert plain("550 Invalid Domain [192.0.2.7; LIB_420]").endswith("[‹ip›; lib_420]")
+    assert plain("550 See http://www.openspf.org/Why?s=mfrom;ip=192.0.2.7") == "550 see openspf"
