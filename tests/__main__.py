@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> int:
         # Redis is for the servers that the tests start: pytest's own process has an event loop a
         # test, and a layer's connection would outlive it.
         own = {"DATABASE_URL": DATABASE_URL, "SECRET_KEY": "tests" * 10}
+        # The tests kill processes, not machines: nothing need wait for the disk.
+        own["PGOPTIONS"] = "-c synchronous_commit=off"
         failed |= _run("PostgreSQL and Redis", engines | own, ["--only-database", *arguments])
     for reason in lacking:
         print(f"skipped: the tests on PostgreSQL and Redis, because {reason}")
