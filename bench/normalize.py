@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from bench.timing import ROUNDS, measure
-from ingest.classify import classify
+from ingest.fold import why_of
 from ingest.normalize import NormalizedEvent, decode, normalize
 
 CALLS = 2000
@@ -31,7 +31,7 @@ def costs(name: str) -> tuple[float, float, float]:
         measure(
             lambda: normalize(payload, location_ref="L1", received_at=RECEIVED_AT), calls=CALLS
         ),
-        measure(lambda: classify(event), calls=CALLS),
+        measure(lambda: why_of(event), calls=CALLS),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from ingest.fingerprint import codes, plain, without_accents
-from ingest.normalize import Detail, NormalizedEvent
+from ingest.normalize import Detail
 from ingest.vocabulary import FAILURES, BounceClass, Category, EventKind
 
 SCOPES = frozenset(
@@ -645,9 +645,3 @@ def _counted(rule: Rule, reason: str) -> int:
     if rule.category in _COUNTED or reason == "espblock":
         return 1 if rule.scope == "receiver" else 2
     return 1 if rule.category is Category.POLICY else 0
-
-
-def classify(event: NormalizedEvent) -> tuple[Category, BounceClass]:
-    """Category and class of an event's failure; (NONE, NONE) unless it is one."""
-    found = classify_failure(event.kind, event.detail, event.provider)
-    return found.category, found.bounce_class

@@ -61,7 +61,7 @@ class Ids:
         companies = {app.location_ref: app.company_ref for app in apps}
         companies |= {event.location_ref: event.company_ref for event in events}
         self._prepare_locations(companies)
-        placed = {(event.location_ref, *value) for event in events for value in _values_of(event)}
+        placed = {(event.location_ref, *value) for event in events for value in values_of(event)}
         self._make_room()
         values = {pair[1:] for pair in placed} | _NO_VALUES
         new_values = sorted(value for value in values if value not in self._values)
@@ -178,7 +178,7 @@ class Ids:
             )
 
 
-def _values_of(event: NormalizedEvent) -> list[tuple[Dimension, str]]:
+def values_of(event: NormalizedEvent) -> list[tuple[Dimension, str]]:
     """What the event may put its delivery under; the empty text stands for "has none"."""
     detail = event.detail
     values = [

@@ -14,7 +14,7 @@ from django.db.models import F
 from ingest import fold
 from ingest.counted import Counted, Measures, places, write_ways
 from ingest.counted_values import CAPPED
-from ingest.ids import domain_of
+from ingest.ids import domain_of, values_of
 from ingest.models import (
     CountedValue,
     CountedValues,
@@ -115,18 +115,7 @@ def _make_values(event: NormalizedEvent) -> None:
         _value_id(bare, "")
     for each in CAPPED:
         _value_id(each, OTHER_KEY)
-    detail = event.detail
-    for dimension, text in (
-        (Dimension.CAMPAIGN, event.campaign),
-        (Dimension.STEP, event.step),
-        (Dimension.PROVIDER, event.provider),
-        (Dimension.DOMAIN, domain_of(event.recipient)),
-        (Dimension.SENDING_DOMAIN, event.sending_domain),
-        (Dimension.IP, detail.ip),
-        (Dimension.POOL, detail.pool),
-        (Dimension.MX, detail.mx),
-        *((Dimension.TAG, tag) for tag in event.tags),
-    ):
+    for dimension, text in values_of(event):
         _value_id(dimension, text)
 
 
@@ -135,19 +124,9 @@ _DIMENSIONS = [dimension for dimension in Dimension if dimension is not Dimensio
 
 def _count_apart(location: int, event: NormalizedEvent) -> None:
     """Record, once each, which values the location counts apart."""
-    detail = event.detail
-    for dimension, text in (
-        (Dimension.CAMPAIGN, event.campaign),
-        (Dimension.STEP, event.step),
-        (Dimension.PROVIDER, event.provider),
-        (Dimension.DOMAIN, domain_of(event.recipient)),
-        (Dimension.SENDING_DOMAIN, event.sending_domain),
-        (Dimension.IP, detail.ip),
-        (Dimension.POOL, detail.pool),
-        *((Dimension.TAG, tag) for tag in event.tags),
-    ):
+    for dimension, text in values_of(event):
         pair = location, _value_id(dimension, text)
-        if not text or pair in _apart:
+        if not text or dimension not in CAPPED or pair in _apart:
             continue
         _, new = CountedValue.objects.get_or_create(location_id=pair[0], value_id=pair[1])
         if new:

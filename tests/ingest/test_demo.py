@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from ingest import demo
-from ingest.classify import classify
 from ingest.demo import SECOND, Body, Moment, demo_locations, lives
+from ingest.fold import why_of
 from ingest.normalize import AppEvent, NormalizedEvent, normalize
 from ingest.vocabulary import BounceClass, EventKind
 
@@ -199,7 +199,7 @@ def test_one_location_is_refused_at_outlook(whole_lives: list[list[NormalizedEve
     assert location.health.refused_at == ("Outlook",)
     ends = [end for life in whole_lives if (end := settled(life))]
     at_outlook = [e for e in ends if e.location_ref == location.ref and e.provider == "Outlook"]
-    refused = [e for e in at_outlook if classify(e)[1] is BounceClass.BLOCK]
+    refused = [e for e in at_outlook if why_of(e)[1] == BounceClass.BLOCK]
     assert len(refused) / len(at_outlook) == close_to(0.36, len(at_outlook))
 
 
@@ -275,7 +275,7 @@ def test_replies_mean_what_they_stand_for(
     assert event.detail.enhanced == reply.enhanced
     assert "{" not in event.detail.message + event.detail.description
     if kind in CLASSES:
-        assert classify(event)[1] is CLASSES[kind]
+        assert why_of(event)[1] == CLASSES[kind]
     else:
         assert event.kind is EventKind.DEFERRED
 

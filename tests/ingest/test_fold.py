@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.classify import classify
 from ingest.fold import (
     SENT,
     Facts,
@@ -229,9 +228,9 @@ def test_at_most_twenty_tags_count_and_always_the_same_ones() -> None:
 
 def test_the_class_is_the_one_of_the_reply_not_of_its_category() -> None:
     no_domain = event("bounced", detail={"code": 550, "message": "NXDOMAIN"})
-    assert judge(fold(no_domain)).bounce_class == classify(no_domain)[1] == BounceClass.HARD
+    assert judge(fold(no_domain)).bounce_class == why_of(no_domain)[1] == BounceClass.HARD
     no_route = event("bounced", detail={"code": 550, "enhanced": "5.4.4"})
-    assert judge(fold(no_route)).bounce_class == classify(no_route)[1] == BounceClass.SOFT
+    assert judge(fold(no_route)).bounce_class == why_of(no_route)[1] == BounceClass.SOFT
 
 
 def test_contribution_is_defined_for_every_combination() -> None:
