@@ -14,12 +14,13 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.12 -
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DELETE_ON_ERROR:
-.PHONY: help run test bench lint format lock
+.PHONY: help run test bench screenshots lint format lock
 
 help:
 	@echo "make run    serve at http://127.0.0.1:$(PORT)/ with demo traffic (DEMO=0: without)"
 	@echo "make test   run the tests, on PostgreSQL and Redis too where they answer"
 	@echo "make bench  measure webhooks a second and the way to the socket"
+	@echo "make screenshots  pictures of the pages with demo mail, into var/screenshots"
 	@echo "make lint   ruff, mypy, djade"
 	@echo "make format let ruff and djade correct what they can"
 	@echo "make lock   renew the hashed locks (UPGRADE=1: with newer versions)"
@@ -33,6 +34,9 @@ test: .venv/dev-installed
 
 bench: .venv/dev-installed
 	@exec $(BIN)/python -m bench
+
+screenshots: .venv/dev-installed
+	@exec $(BIN)/python -m tests.screenshots $(ARGS)
 
 lint: .venv/dev-installed
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """``make bench``: what Sendwatch takes and how fast it shows it, on this machine, side by side.
 
-python -m bench [ingest|sockets|verify|normalize|all|exact]
+python -m bench [ingest|sockets|pixels|verify|normalize|all|exact]
                 [--seconds N] [--rounds N] [--engines sqlite,postgresql]
 python -m bench [history|queries] …: ``bench.large`` says what they take
 """
@@ -20,12 +20,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import exact, ingest, large, normalize, sockets, verify
+from bench import exact, ingest, large, normalize, pixels, sockets, verify
 from bench.requests import Requests, make_requests
 from tests.__main__ import _probe_postgresql, _probe_redis
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("ingest", "sockets", "verify", "normalize")
+PARTS = ("ingest", "sockets", "pixels", "verify", "normalize")
 ENGINES = ("sqlite", "postgresql")
 FASTEST = 4_500  # webhooks a second that the prepared requests suffice for
 PACKAGES = ("django", "daphne", "uvicorn", "gunicorn", "psycopg", "pynacl", "uvloop")
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("part", nargs="?", default="all", choices=(*PARTS, "all", "exact"))
-    parser.add_argument("--seconds", type=float, help="measured a round (5), or with sockets (15)")
+    parser.add_argument("--seconds", type=float, help="measured a round (5; sockets 15, pixels 20)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engines", default=",".join(ENGINES))
     asked = parser.parse_args(arguments)
@@ -72,7 +72,7 @@ def _measure(asked: argparse.Namespace) -> None:
     if "exact" in parts:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=RESULTS) as folder:
             results["exact"] = _count_exactly(asked.engines, Path(folder))
-    if {"ingest", "sockets"} & set(parts):
+    if {"ingest", "sockets", "pixels"} & set(parts):
         # Beside the results: the temporary folder may be memory, which would flatter SQLite.
         with tempfile.TemporaryDirectory(prefix="bench-", dir=RESULTS) as folder:
             results |= _measure_servers(asked, parts, Path(folder))
@@ -97,6 +97,8 @@ def _measure_servers(
     seconds = asked.seconds or 5.0
     ask = sockets.Ask(seconds=asked.seconds or 15.0)
     longest = max((ingest.WARMUP + seconds) * FASTEST, ask.rate * ask.seconds)
+    if parts == ("pixels",):
+        longest = pixels.Ask.rate * (asked.seconds or pixels.Ask.seconds) * 2
     requests = make_requests(folder / "requests.bin", ingest.PRELUDE + int(longest))
     _say(_load_line(requests), "")
     results: dict[str, Any] = {}
@@ -113,6 +115,10 @@ def _measure_servers(
         if "sockets" in parts:
             results["sockets"] = sockets.run(templates, requests, folder, ask)
             _say_sockets(results["sockets"], ask)
+        if "pixels" in parts:
+            pages = pixels.Ask(seconds=asked.seconds or 20.0)
+            results["pixels"] = pixels.run(templates, requests, folder, pages)
+            _say_pixels(results["pixels"], pages)
     return results
 
 
@@ -190,6 +196,33 @@ def _say_sockets(results: dict[str, dict[str, Any]], ask: sockets.Ask) -> None:
                 "yes" if row["complete"] else "NO",
                 f"{row['server_cpu']:.0%}",
                 f"{row['memory_mb']:,.0f}",
+            )
+            for name, row in results.items()
+        ],
+    )
+    _say("")
+
+
+def _say_pixels(results: dict[str, dict[str, Any]], ask: pixels.Ask) -> None:
+    _say(f"From a webhook's 200 to its row on {ask.pages} different pages, {ask.seconds:g} s")
+    head = (
+        "", "webhooks/s", "p50 ms", "p95 ms", "max ms", "frames/s", "regions every", "closed",
+        "CPU", "load",
+    )  # fmt: skip
+    _table(
+        head,
+        [
+            (
+                name,
+                f"{row['per_second']:,.0f}",
+                f"{row['p50_ms']:,}",
+                f"{row['p95_ms']:,}",
+                f"{row['max_ms']:,}",
+                f"{row['frames_per_second']:.1f}",
+                f"{row['regions_every_seconds']:.1f} s",
+                str(row["closed"]),
+                f"{row['server_cpu']:.0%}",
+                f"{row['load_average']:.1f}",
             )
             for name, row in results.items()
         ],

@@ -1,4 +1,4 @@
-"""Makes a dictionary, and says what it saves: ``bench.dictionary [payloads|facts] [file]``.
+"""Makes a dictionary, and says what it saves: ``bench.dictionary [payloads|facts|details] [file]``.
 
 A dictionary that has been used never changes (what it packed could not be read again): a better
 one gets the next number, here and where it is used.
@@ -13,10 +13,11 @@ import orjson
 import zstandard
 
 from ingest.demo import lives
+from ingest.details import kept_of, rest_of
 from ingest.fold import Facts, absorb, facts_json
 from ingest.normalize import NormalizedEvent, normalize
 
-SIZES = {"payloads": 24 * 1024, "facts": 12 * 1024}
+SIZES = {"payloads": 24 * 1024, "facts": 12 * 1024, "details": 16 * 1024}
 NOW = 1_795_000_000_000_000
 
 
@@ -36,10 +37,18 @@ def facts(seed: int, count: int) -> list[bytes]:
     return [facts_json(each) for each in list(found.values())[:count]]
 
 
+def details(seed: int, count: int) -> list[bytes]:
+    """What is kept of events and is no column; of many that is nothing."""
+    found = (normalize(orjson.loads(body), received_at=NOW) for body in bodies(seed, 3 * count))
+    events = [event for event in found if isinstance(event, NormalizedEvent)]
+    kept = [rest_of(kept_of(event)) for event in events]
+    return [each for each in kept if each != b"{}"][:count]
+
+
 def main() -> None:
     """Train on some traffic, measure on other, write where the last argument says."""
     what = next(iter(sys.argv[1:]), "payloads")
-    make = {"payloads": bodies, "facts": facts}[what]
+    make = {"payloads": bodies, "facts": facts, "details": details}[what]
     trained = zstandard.train_dictionary(SIZES[what], [*make(1, 6_000)], level=3)
     tried = make(2, 2_000)
     raw = sum(map(len, tried)) / len(tried)

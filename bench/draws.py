@@ -34,7 +34,7 @@ DRAW = (
     "location_id", "sent", "hour", "life", "campaign", "step", "domain", "sending_domain", "tag_set"
 )  # fmt: skip
 _TOLD = ("life", "at", "lag", "kind", "bounce_class", "provider", "reason", "pool", "test")
-_SUMS = ", ".join(f"sum(m.{name})" for name in MEASURES)
+_SUMS = ", ".join(f"nullif(sum(m.{name}), 0)" for name in MEASURES)
 _TEMPORARY = {
     "bench_draw": DRAW,
     "bench_told": _TOLD,

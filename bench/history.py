@@ -11,7 +11,6 @@ The same ask gives the same history on both databases. Times are microseconds si
 
 import contextlib
 import heapq
-import json
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -166,11 +165,11 @@ def _sample(ask: Ask) -> list[list[_Life]]:
     ranks = _record_sample(ask)
     rank_of = {pk: ranks[ref] for pk, ref in Location.objects.values_list("id", "ref")}
     domains = dict(Value.objects.filter(dimension=Dimension.DOMAIN).values_list("id", "text"))
-    pools = dict(Value.objects.filter(dimension=Dimension.POOL).values_list("text", "id"))
+    no_pool = Value.objects.get(dimension=Dimension.POOL, text="").pk
     told = _sampled_events()
     lives: list[list[_Life]] = [[] for _ in range(_SAMPLE_LOCATIONS + 1)]
     for pk, row in enumerate(Delivery.objects.order_by("id").values_list(*_D)):
-        life = _life(pk, row, told[row[_D["id"]]], domains[row[_D["domain_id"]]], pools)
+        life = _life(pk, row, told[row[_D["id"]]], domains[row[_D["domain_id"]]], no_pool)
         over = row[_D["outcome"]] not in (Outcome.ACCEPTED, Outcome.DEFERRED)
         lives[rank_of[row[_D["location_id"]]] if over else -1].append(life)
     _empty()
@@ -237,12 +236,12 @@ def _sampled_events() -> dict[int, list[Sequence[Any]]]:
 
 
 def _life(
-    pk: int, row: Sequence[Any], events: list[Sequence[Any]], domain: str, pools: dict[str, int]
+    pk: int, row: Sequence[Any], events: list[Sequence[Any]], domain: str, no_pool: int
 ) -> _Life:
     sent_at = _micros(row[_D["sent_at"]])
     keys = [bytes(event[_E["key"]]).hex() for event in events]
     facts, slots = _pattern(row[_D["facts"]], sent_at, keys)
-    told = [_told(event, sent_at, pools) for event in events]
+    told = [_told(event, sent_at, no_pool) for event in events]
     return _Life(
         pk=pk, facts=facts, slots=slots, told=told,
         length=max(event.at + event.lag for event in told),
@@ -257,9 +256,8 @@ def _counted(row: Sequence[Any], hour: int) -> Counted:
     return Counted(**{name: named[name] for name in Counted._fields})
 
 
-def _told(row: Sequence[Any], sent_at: int, pools: dict[str, int]) -> _Told:
+def _told(row: Sequence[Any], sent_at: int, no_pool: int) -> _Told:
     occurred, received = _micros(row[_E["occurred_at"]]), _micros(row[_E["received_at"]])
-    detail = json.loads(row[_E["detail"]])
     return _Told(
         at=occurred - sent_at,
         lag=received - occurred,
@@ -268,8 +266,8 @@ def _told(row: Sequence[Any], sent_at: int, pools: dict[str, int]) -> _Told:
         shared=_shared(_E, _OWN_EVENT, row),
         counted=(
             occurred - sent_at, received - occurred, row[_E["kind"]], row[_E["bounce_class"]],
-            row[_E["provider_id"]], row[_E["reason_id"]] or 0, pools[detail.get("pool", "")],
-            int(detail.get("test", False)),
+            row[_E["provider_id"]], row[_E["reason_id"]] or 0, row[_E["pool_id"]] or no_pool,
+            int(row[_E["is_test"]]),
         ),
     )  # fmt: skip
 
@@ -723,7 +721,7 @@ def _type_of(model: type[models.Model] | None, column: str) -> str:
 # In PostgreSQL's binary format a time is a number of microseconds.
 _BINARY = {
     "bigint": "int8", "integer": "int4", "smallint": "int2", "timestamp with time zone": "int8",
-    "varchar": "text", "text": "text", "bytea": "bytea",
+    "varchar": "text", "text": "text", "bytea": "bytea", "boolean": "bool",
 }  # fmt: skip
 _STAMPS: dict[str, Callable[[int], int | str]] = {
     "postgresql": lambda time: time - _2000,

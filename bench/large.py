@@ -2,9 +2,11 @@
 
 python -m bench history [--deliveries N] [--days N] [--engine sqlite|postgresql] [--keep]
 python -m bench queries [--sizes N,N,…] [--density N] [--engine sqlite|postgresql] [--keep]
+python -m bench queries --of DATABASE_URL
 
 ``history`` fills a database and counts it again; ``queries`` fills one of each size, asks it
-everything that pages and API ask, and drops it. Each is done by a process of its own.
+everything that pages and API ask, and drops it. Each is done by a process of its own. ``--of``
+asks one that was kept.
 """
 
 import argparse
@@ -39,10 +41,25 @@ def main(arguments: list[str]) -> int:
     """``history`` and ``queries`` of ``python -m bench``. Returns the exit code."""
     asked = _parse(arguments)
     RESULTS.mkdir(exist_ok=True)
+    if asked.of:
+        return _of_kept(asked.of)
     if asked.part == "queries" and asked.out is None:
         return _compare(asked)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=RESULTS) as folder:
         return _one(asked, Path(folder))
+
+
+def _of_kept(url: str) -> int:
+    """Ask a history that was kept, as if it were the moment when it ends."""
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=RESULTS) as folder:
+        _set_up(url, Path(folder))
+        from bench import queries
+        from ingest.models import Delivery, Event
+
+        newest = Event.objects.latest("id").received_at
+        answers = queries.ask_all(int(newest.timestamp() * 1e6), _say)
+        _tell([queries.figures(Delivery.objects.count(), answers)], [], url.partition(":")[0])
+    return 0
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -58,6 +75,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=24_000, help="webhooks to take lives from")
     parser.add_argument("--sizes", help="of the histories to ask, the largest last")
     parser.add_argument("--density", type=int, default=DENSITY, help="0: no comparison")
+    parser.add_argument("--of", metavar="DATABASE_URL", help="ask a history that was kept")
     parser.add_argument("--keep", action="store_true", help="leave the database there")
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
@@ -153,22 +171,25 @@ def _data_directory() -> Path | None:
 def _database(asked: argparse.Namespace, folder: Path) -> Iterator[None]:
     """Django on a migrated database that nobody else uses; dropped at the end unless kept."""
     name = f"bench_{asked.part}_{asked.deliveries}_{os.getpid()}"
-    os.environ |= {
-        "DJANGO_SETTINGS_MODULE": "config.settings", "SECRET_KEY": "bench" * 10,
-        "DATA_DIR": str(folder), "DATABASE_URL": "",
-    }  # fmt: skip
     if asked.engine == "postgresql":
-        os.environ["DATABASE_URL"] = _url(name, scheme="postgres")
         _administer("CREATE DATABASE {}", name)
     try:
-        import django
-        from django.core.management import call_command
-
-        django.setup()
-        call_command("migrate", verbosity=0)
+        _set_up(_url(name, scheme="postgres") if asked.engine == "postgresql" else "", folder)
         yield
     finally:
         _leave(asked, folder, name)
+
+
+def _set_up(url: str, folder: Path) -> None:
+    os.environ |= {
+        "DJANGO_SETTINGS_MODULE": "config.settings", "SECRET_KEY": "bench" * 10,
+        "DATA_DIR": str(folder), "DATABASE_URL": url,
+    }  # fmt: skip
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)
 
 
 def _leave(asked: argparse.Namespace, folder: Path, name: str) -> None:
@@ -200,8 +221,6 @@ def _url(database: str, *, scheme: str = "postgresql") -> str:
 
 def _compare(asked: argparse.Namespace) -> int:
     """Ask a history of each size; one of a tenth of the time tells what age alone costs."""
-    from bench.__main__ import _table
-
     found: list[dict[str, Any]] = []
     histories = [(size, asked.days) for size in asked.sizes]
     shorter = asked.days * asked.density // asked.sizes[-1]
@@ -211,24 +230,28 @@ def _compare(asked: argparse.Namespace) -> int:
         if figures is None:
             return 1
         found.append(figures)
-    sized, denser = found[: len(histories)], found[len(histories) :]
-    _say("", f"Questions to {asked.engine}, 95th percentile")
-    _table(*table(sized))
-    _say("", f"Bytes on disk an event, of {sized[-1]['disk']['events']:,} events")
-    _table(("", "bytes"), disk_rows(sized[-1]))
-    if len(sized) > 1:
-        _say_growth(
-            f"From {asked.sizes[-2]:,} to {asked.sizes[-1]:,} deliveries", growth(*sized[-2:])
-        )
-    for figures in denser:
-        times = asked.sizes[-1] / figures["deliveries"]
-        _say_growth(f"{times:g} times the history at the same density", growth(figures, sized[-1]))
-    path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-queries.json"
-    path.write_text(
-        json.dumps({"engine": asked.engine, "sizes": sized, "denser": denser}, indent=1)
-    )
-    _say("", f"written to {os.path.relpath(path)}")
+    _tell(found[: len(histories)], found[len(histories) :], asked.engine)
     return 0
+
+
+def _tell(sized: list[dict[str, Any]], denser: list[dict[str, Any]], engine: str) -> None:
+    """Print what was found, and write it down."""
+    from bench.__main__ import _table
+
+    _say("", f"Questions to {engine}, 95th percentile")
+    _table(*table(sized))
+    largest = sized[-1]
+    _say("", f"Bytes on disk an event, of {largest['disk']['events']:,} events")
+    _table(("", "bytes"), disk_rows(largest))
+    if len(sized) > 1:
+        sizes = " to ".join(f"{figures['deliveries']:,}" for figures in sized[-2:])
+        _say_growth(f"From {sizes} deliveries", growth(*sized[-2:]))
+    for figures in denser:
+        times = largest["deliveries"] / figures["deliveries"]
+        _say_growth(f"{times:g} times the history at the same density", growth(figures, largest))
+    path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-queries.json"
+    path.write_text(json.dumps({"engine": engine, "sizes": sized, "denser": denser}, indent=1))
+    _say("", f"written to {os.path.relpath(path)}")
 
 
 def _in_a_process(asked: argparse.Namespace, deliveries: int, days: int) -> dict[str, Any] | None:

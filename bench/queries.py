@@ -17,10 +17,11 @@ from django.db.models import Avg, Count, Sum
 from django.db.models.functions import Length
 
 from bench.large import Figures, in_ms
-from dashboard import live, queries, rate_tables, reasons
+from dashboard import feed, queries, rate_tables, reasons
 from dashboard.access import Rights
 from dashboard.bounded import TookTooLong, bounded_reads
 from dashboard.filters import Filter, parse
+from dashboard.pages import PAGES
 from ingest.models import Delivery, Event, HourlyCount, Location, Value
 from ingest.vocabulary import Dimension
 
@@ -37,6 +38,7 @@ BY_DOMAIN_OF_THE_LARGEST = {"24h": 500, "7d": 500, "30d": 2_000}
 BY_MANY_VALUES = {"24h": 500, "7d": 5_000, "30d": 5_000}
 COMBINED = 400
 NEAR_PAGE, FAR_PAGE = 100, 1_500
+FIRST_PAINT = 150
 
 IN_LOCATION = (
     "campaign", "step", "tag", "provider", "sending_domain", "ip", "pool", "category", "hour",
@@ -272,7 +274,24 @@ class Questions:
             "pages", "the last hour's minutes", 0,
             lambda: queries.minutes(filter, EVERYTHING, now=self._now),
         )  # fmt: skip
-        yield Question("pages", "the feed", 0, lambda: live.newest_feed(filter, EVERYTHING))
+        yield Question("pages", "the feed", 0, lambda: feed.newest_feed(filter, EVERYTHING))
+        yield self._page("overview", "range=24h", FIRST_PAINT)
+        yield self._page("overview", "range=7d", 0)
+        yield self._page("location", f"location={self.largest.ref}&range=24h", 0)
+        campaign = self._most(self.largest, Dimension.CAMPAIGN)
+        yield self._page("campaign", f"campaign={campaign}&range=30d", 0)
+
+    def _page(self, name: str, query: str, target: int) -> Question:
+        """All that a page shows at first, its markup too, but for what stands around it."""
+        page, filter = PAGES[name], self._filter(query)
+
+        def paint() -> None:
+            asked = page.ask(filter, EVERYTHING, {})
+            with asked.in_zone():
+                for region in page.regions:
+                    region.html(asked)
+
+        return Question("pages", f"{name}, {query.rpartition('&')[2]}", target, paint)
 
 
 # --- Disk ------------------------------------------------------------------------------------

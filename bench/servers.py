@@ -12,16 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import psycopg
 from psycopg import sql
 
-from tests.serving import ROOT, WEBHOOK, Server, Signer, free_port, own_database
+from tests.serving import ROOT, SQLITE_FILE, WEBHOOK, Server, Signer, free_port, own_database
 
-SQLITE_FILE = "sendwatch.sqlite3"
 START_SECONDS = 30.0
 _SETTINGS = ("WEBHOOK_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "DATA_DIR", "DEBUG", "LOG_LEVEL")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -84,15 +82,6 @@ class MeasuredServer(Server):
         """What each of its processes has used; empty where there is no /proc."""
         assert self.process is not None
         return list(_tree(self.process.pid)) if _PROC.is_dir() else []
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Rows of its database."""
-        if "DATABASE_URL" in self.env:
-            with psycopg.connect(self.env["DATABASE_URL"]) as connection:
-                return connection.execute(statement.encode()).fetchall()
-        path = Path(self.env["DATA_DIR"]) / SQLITE_FILE
-        with contextlib.closing(sqlite3.connect(path, timeout=20)) as database:
-            return database.execute(statement).fetchall()
 
 
 def _tree(pid: int) -> Iterator[Use]:

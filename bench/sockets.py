@@ -76,29 +76,42 @@ def watching(
     shares = [sockets // len(outs) + (n < sockets % len(outs)) for n in range(len(outs))]
     with contextlib.ExitStack() as stack:
         watchers = [
-            stack.enter_context(_watcher(server.port, out, share, env))
+            stack.enter_context(watcher(server.port, out, share, env))
             for out, share in zip(outs, shares, strict=True)
         ]
 
         def finish(last: int) -> list[dict[str, Any]]:
-            for watcher in watchers:
-                watcher.communicate(f"{last} {PATIENCE}\n", timeout=PATIENCE + 30)
-            return [orjson.loads(out.read_bytes()) for out in outs]
+            return [heard(each, out, last) for each, out in zip(watchers, outs, strict=True)]
 
-        for watcher in watchers:
-            assert watcher.stdout is not None
-            if watcher.stdout.readline() != "ready\n":
-                raise RuntimeError("a process of watchers did not start")
+        for each in watchers:
+            await_ready(each)
         yield finish
 
 
+def await_ready(process: subprocess.Popen[str]) -> None:
+    """Wait until all its sockets have their first frame."""
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        raise RuntimeError("a process of watchers did not start")
+
+
+def heard(
+    process: subprocess.Popen[str], out: Path, last: int, patience: float = PATIENCE
+) -> dict[str, Any]:
+    """What came, once all sockets have the last cursor or patience has ended."""
+    process.communicate(f"{last} {patience}\n", timeout=patience + 30)
+    found: dict[str, Any] = orjson.loads(out.read_bytes())
+    return found
+
+
 @contextlib.contextmanager
-def _watcher(
-    port: int, out: Path, sockets: int, env: dict[str, str]
+def watcher(
+    port: int, out: Path, sockets: int, env: dict[str, str], *more: str
 ) -> Iterator[subprocess.Popen[str]]:
+    """A process that watches (``bench.watch``); ended with all its sockets at the end."""
     command = [sys.executable, "-m", "bench.watch", str(out), "--port", str(port)]
     process = subprocess.Popen(
-        [*command, "--sockets", str(sockets)],
+        [*command, "--sockets", str(sockets), *more],
         cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip
@@ -131,13 +144,14 @@ def _arrivals(heard: list[dict[str, Any]], answered: dict[str, int]) -> dict[str
                 delays.update([max(0, at - then) // 1_000_000 for then in told[number]])
     return {
         "rows_received": delays.total(),
-        "p50_ms": _quantile(delays, 0.50),
-        "p95_ms": _quantile(delays, 0.95),
+        "p50_ms": quantile(delays, 0.50),
+        "p95_ms": quantile(delays, 0.95),
         "max_ms": max(delays, default=0),
     }
 
 
-def _quantile(delays: Counter[int], share: float) -> int:
+def quantile(delays: Counter[int], share: float) -> int:
+    """The delay within which that share of them is."""
     left = delays.total() * share
     for delay, n in sorted(delays.items()):
         left -= n

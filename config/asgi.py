@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from typing import Any
 
 from django.core.asgi import get_asgi_application
@@ -20,6 +21,9 @@ from ingest.edge import edge  # noqa: E402
 from ingest.record import recorder  # noqa: E402
 
 DRAIN_SECONDS = 10.0
+# A thread that renders a page gives way after half a millisecond, not five: the loop and the
+# recorder, which wait for their turn after each statement, would stand still meanwhile.
+sys.setswitchinterval(0.0005)
 get_channel_layer()  # imported now, not by the first batch of webhooks while its senders wait
 
 refuse_wrong_settings()  # servers other than manage.py's run no system checks

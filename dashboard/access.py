@@ -1,5 +1,6 @@
 """Who sees what. Pages, fragments, API, export and both sockets all ask here, and only here."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -59,6 +60,21 @@ def get_location(ref: str, rights: Rights) -> Location:
     if location is None or not rights.sees(location.pk):
         raise Http404("There is no such location.")
     return location
+
+
+def may_operate(user: AbstractBaseUser | AnonymousUser, locations: Collection[int] = ()) -> bool:
+    """Whether a user may change what people put in: names, notes, suspensions, categories.
+
+    Superusers and staff may everywhere; operators where they are members. ``locations`` are
+    primary keys: the change must lie within the user's for each of them; none named means what
+    belongs to all.
+    """
+    rights = rights_of(user)
+    if rights.everything or not locations:
+        return rights.everything
+    theirs = Membership.objects.filter(role=Membership.Role.OPERATOR, location_id__in=locations)
+    operated = theirs.filter(user_id=user.pk or 0).values_list("location_id", flat=True)
+    return rights.location_ids.issuperset(locations) and set(operated) == set(locations)
 
 
 def user_of_bearer(header: str, *, now: datetime) -> User | None:

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
 
-from dashboard.models import ApiToken, Membership
+from dashboard.models import ApiToken, Membership, Note, SavedView, Suspension
 
 
 @admin.register(Membership)
@@ -36,4 +36,43 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Never: it can only be revoked."""
+        return False
+
+
+@admin.register(Suspension)
+class SuspensionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """HighLevel's stops, as people put them in."""
+
+    list_display = ("location", "cause", "level", "since", "until", "lifted_at", "by")
+    list_select_related = ("location", "by")
+    list_filter = ("cause", "level")
+    search_fields = ("location__name", "location__ref", "note")
+    autocomplete_fields = ("location",)
+    readonly_fields = ("by", "created_at")
+
+
+@admin.register(Note)
+class NoteAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Notes on the charts."""
+
+    list_display = ("at", "text", "location", "by")
+    list_select_related = ("location", "by")
+    search_fields = ("text", "location__name", "location__ref")
+    autocomplete_fields = ("location",)
+    readonly_fields = ("by", "created_at")
+
+
+@admin.register(SavedView)
+class SavedViewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Pages with their filters, as people have named them."""
+
+    list_display = ("name", "owner", "shared", "path", "query", "created_at")
+    list_select_related = ("owner",)
+    list_filter = ("shared",)
+    search_fields = ("name", "owner__username", "path", "query")
+    readonly_fields = ("created_at",)
+    view_on_site = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Never: a view is saved on the page that it shows."""
         return False

@@ -1,19 +1,17 @@
 """The JSON API and the health checks. Errors are ``{"error": "one plain sentence"}``."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache, wraps
+from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 from asgiref.sync import sync_to_async
-from channels.layers import get_channel_layer
 from django.contrib.auth.decorators import login_not_required
-from django.db import DatabaseError, connection, transaction
-from django.db.migrations.executor import MigrationExecutor
+from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
@@ -22,14 +20,14 @@ from dashboard.access import Rights, rights_of, user_of_bearer
 from dashboard.bounded import TookTooLong, bounded_reads
 from dashboard.explained import explain
 from dashboard.filters import Filter, FilterError, parse
+from dashboard.health import database_problems, layer_problems
 from ingest.metrics import exposition
 
 MAX_ROWS = 1_000
 EVENTS_LIMIT = 500
 ROWS_LIMIT = 50
-_LAYER_SECONDS = 2.0
 
-type View = Callable[..., HttpResponse]
+type View = Callable[..., HttpResponseBase]
 
 
 class Json(HttpResponse):
@@ -56,7 +54,7 @@ def api_view(view: View) -> View:
 
     @login_not_required
     @wraps(view)
-    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method not in ("GET", "HEAD"):
             refusal = _refusal("Only GET is allowed here.", status=405)
             refusal["Allow"] = "GET, HEAD"
@@ -87,6 +85,14 @@ def _rights(request: HttpRequest) -> Rights | None:
     if not request.user.is_authenticated:
         return None
     return rights_of(request.user)
+
+
+def rights_now(request: HttpRequest) -> Rights | None:
+    """The rights of who asked, read anew: for answers that take long."""
+    if request.headers.get("Authorization"):
+        return _rights(request)
+    user = User.objects.filter(pk=request.user.pk or 0).first()
+    return None if user is None else rights_of(user)
 
 
 def asked(
@@ -215,41 +221,5 @@ def metrics(request: HttpRequest, rights: Rights) -> HttpResponse:
 @login_not_required
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Ready: database writable, migrations applied, channel layer reachable; else 503."""
-    problems = await sync_to_async(_database_problems)() | await _layer_problems()
+    problems = await sync_to_async(database_problems)() | await layer_problems()
     return Json({"ready": not problems, **problems}, status=503 if problems else 200)
-
-
-def _database_problems() -> dict[str, str]:
-    try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            # On SQLite the transaction itself takes the lock to write.
-            if connection.vendor == "postgresql":
-                cursor.execute("SHOW transaction_read_only")
-                if cursor.fetchone() != ("off",):
-                    return {"database": "read-only"}
-        if not _migrated():
-            _migrated.cache_clear()
-            return {"migrations": "not applied"}
-    except DatabaseError as error:
-        return {"database": type(error).__name__}
-    return {}
-
-
-@cache
-def _migrated() -> bool:
-    """Whether all migrations are applied. What is applied stays so while the process lives."""
-    executor = MigrationExecutor(connection)
-    return not executor.migration_plan(executor.loader.graph.leaf_nodes())
-
-
-async def _layer_problems() -> dict[str, str]:
-    layer = get_channel_layer()
-    if layer is None:
-        return {"layer": "none configured"}
-    try:
-        # A group that nobody is in: it reaches the layer and no further.
-        async with asyncio.timeout(_LAYER_SECONDS):
-            await layer.group_send("sendwatch.readyz", {"type": "readyz"})
-    except Exception as error:  # each layer has exceptions of its own
-        return {"layer": type(error).__name__}
-    return {}

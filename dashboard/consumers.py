@@ -17,12 +17,13 @@ from django.http import Http404
 from dashboard import queries
 from dashboard.access import Rights, rights_of, user_of_bearer
 from dashboard.filters import Filter, FilterError, parse
-from dashboard.hub import BEHIND_CODE, GOING_CODE, Behind, Closing, hub
+from dashboard.hub import BEHIND_CODE, GOING_CODE, hub
+from dashboard.pages import PAGES
+from dashboard.streams import Behind, Closing
 
 BAD_FILTER, NOT_FOUND, RIGHTS_CHANGED, TOO_OLD = 4400, 4404, 4403, 4410
 RIGHTS_AGE = 3.0  # seconds until a socket notices that its user's rights have changed
 _recent_rights: dict[int, tuple[float, Rights]] = {}  # by user: when (time.monotonic()), what
-VIEWS = ("overview", "location", "campaign")
 
 
 class Gate:
@@ -160,12 +161,22 @@ def _cursor(values: list[str]) -> int | None:
 
 
 class LiveSocket(_Socket):
-    """``/ws/live/?<filters>``: the HTML fragments of a page that have changed."""
+    """``/ws/live/?<filters>&after=<cursor>``: the HTML fragments of a page that have changed.
+
+    ``after`` is the last event that the page knows, as it was painted or as a frame said.
+    """
 
     async def _stream(self, params: list[tuple[str, str]]) -> AsyncIterator[str]:
         rights = await self._rights()
-        page = dict(params).get("view", "overview")
-        if page not in VIEWS:
-            raise _Refused(BAD_FILTER, f"«view» is one of {', '.join(VIEWS)}.")
-        filter = await self._filter(params, rights, also=("view", "sort"), default_range="24h")
-        return hub.fragments(page, filter, rights)
+        name = dict(params).get("view", "overview")
+        if name not in PAGES:
+            raise _Refused(BAD_FILTER, f"«view» is one of {', '.join(PAGES)}.")
+        page = PAGES[name]
+        also = ("view", "after", *page.accepted)
+        filter = await self._filter(params, rights, also=also, default_range=page.default_range)
+        try:
+            asked = page.ask(filter, rights, page.options(params))
+        except FilterError as error:
+            raise _Refused(BAD_FILTER, str(error)) from error
+        after = _cursor([value for name, value in params if name == "after"])
+        return hub.fragments(page, asked, after)

@@ -7,10 +7,8 @@ the words around them are today's rules'.
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-import msgspec
-
 from dashboard.queries import UNNAMED, DeliveryRow, names_of
-from ingest import operator_rules
+from ingest import details, operator_rules
 from ingest.classify import Rule, Rules, classify_failure
 from ingest.fold import IN_FLIGHT, Attempt, Facts, load_facts
 from ingest.models import Delivery, Event
@@ -18,7 +16,6 @@ from ingest.normalize import Detail
 from ingest.vocabulary import FAILURES, BounceClass, Category, EventKind
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_read_detail = msgspec.json.Decoder(Detail).decode
 
 
 class Explanation(NamedTuple):
@@ -83,16 +80,16 @@ def explain(delivery: DeliveryRow) -> Explained:
 def _failures(delivery: DeliveryRow, rules: Rules) -> dict[str, tuple[int, Explanation]]:
     """(cursor, explanation) of each failed event, by their keys."""
     failed = Event.objects.filter(delivery_id=delivery.id, kind__in=FAILURES)
-    columns = ("id", "key", "kind", "detail", "category", "bounce_class", "provider_id")
+    columns = ("id", "key", "kind", "category", "bounce_class", "provider_id", *details.COLUMNS)
     rows = list(failed.values_list(*columns))
-    providers = names_of({row[-1] for row in rows})
+    providers = names_of({row[5] for row in rows})
     return {
         bytes(key).hex(): (cursor, _explain(words, Category(category), class_, rules))
-        for cursor, key, kind, detail, category, class_, provider in rows
+        for cursor, key, kind, category, class_, provider, *stored in rows
         for words in [
             _Words(
                 EventKind(kind),
-                _read_detail(detail),
+                details.load(*stored),
                 providers.get(provider, UNNAMED).text or delivery.provider,
             )
         ]

@@ -205,6 +205,17 @@ class Filter:
         _check_moved(terms)
         return self._of(terms)
 
+    def plus(self, name: str, value: str, *, excluded: bool = False) -> Self:
+        """With one more value of a name; what says the contrary of it goes.
+
+        Raises ``FilterError`` where the query string would.
+        """
+        term = Term(name, _read_value(name, value), excluded)
+        terms = {other for other in self.terms if other[:2] != term[:2]} | {term}
+        _check_number(terms)
+        _check_moved(terms)
+        return self._of(terms)
+
     def without(self, name: str, value: str | None = None) -> Self:
         """Without the terms of a name, or only without those of one of its values."""
         if name in TIME_NAMES:
@@ -436,8 +447,7 @@ def parse(
             times[name] = value
         else:
             raise FilterError(f"There is no filter named {_shown(name)}.")
-    if len(terms) > MAX_TERMS:
-        raise FilterError(f"A filter can have at most {MAX_TERMS} values.")
+    _check_number(terms)
     _check_moved(terms)
     if not times.keys() & {"range", "from", "to"} and default_range:
         times["range"] = default_range
@@ -446,6 +456,11 @@ def parse(
 
 def _names_attempt(terms: Iterable[Term]) -> bool:
     return any(term.name in ATTEMPT_NAMES and not term.excluded for term in terms)
+
+
+def _check_number(terms: Collection[Term]) -> None:
+    if len(terms) > MAX_TERMS:
+        raise FilterError(f"A filter can have at most {MAX_TERMS} values.")
 
 
 def _check_moved(terms: Collection[Term]) -> None:

@@ -1,5 +1,6 @@
 """Rates read off the counters: whole hours of at most one value of one dimension."""
 
+from dataclasses import replace
 from typing import Any
 
 from django.db.models import QuerySet, Sum
@@ -11,6 +12,7 @@ from dashboard.tallies import (
     DIMENSIONS,
     OVERLAPPING,
     PLACES,
+    Leading,
     Question,
     Tally,
     add,
@@ -69,6 +71,31 @@ def count_hours(question: Question, hours: Hours, tally: Tally) -> list[Span]:
     if question.by in OVERLAPPING and question.shown is None:
         _add_total(question, hours, tally)
     return joined(split)
+
+
+def can_lead(question: Question) -> bool:
+    """Whether the first locations can be told from few columns, and their sum read elsewhere."""
+    return question.by == "location" and question.locations is None and not question.names
+
+
+def count_leading(question: Question, hours: Hours, tally: Tally, leading: Leading) -> None:
+    """Add whole hours of all locations to the total, and of the first ones by location.
+
+    To sum up one column of a month takes a third of the time that all of them do.
+    """
+    counters = _in_hours(_of_places(LocationHour, question), question, hours)
+    names = dict.fromkeys(("sent", *leading.measures))
+    grouped = counters.order_by().values_list("location_id")
+    known = dict.fromkeys(MEASURES, 0)
+    found = {
+        pk: [*(known | dict(zip(names, sums, strict=True))).values()]
+        for pk, *sums in grouped.annotate(**{f"{name}_sum": Sum(name) for name in names})
+    }
+    first = leading.first(found)
+    for pk, *measures in grouped.filter(location_id__in=first).annotate(**_SUMS):
+        tally.add(pk, measures)
+    _add_total(replace(question, by="day"), hours, tally)  # by any that location 0 has rows for
+    tally.led = True
 
 
 def _add_rows(question: Question, counters: QuerySet[Any], tally: Tally) -> list[int]:

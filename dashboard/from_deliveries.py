@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Count, F, Q, QuerySet
 from django.db.models.lookups import GreaterThan
@@ -17,7 +17,7 @@ from dashboard.access import restrict
 from dashboard.capped import CountedApart, counted_apart
 from dashboard.filters import Filter
 from dashboard.sight import Alike, Sight, Words
-from dashboard.spans import Quarter, Span, in_spans
+from dashboard.spans import Quarter, Span, in_spans, step_of
 from dashboard.tallies import (
     ATTEMPTS,
     BY_TIME,
@@ -28,6 +28,7 @@ from dashboard.tallies import (
     add_at,
     ids_of,
 )
+from ingest.counted import Measures
 from ingest.counted_values import CAPPED
 from ingest.models import Delivery, tag_ids
 from ingest.vocabulary import NONE_KEY, Category, Flag
@@ -38,10 +39,27 @@ _REFUSALS = ("code", "category", "reason")  # of what was decided, like the word
 _NO_TAGS = (0,)  # stands for the empty tag's id
 
 
-def count_deliveries(question: Question, spans: Sequence[Span], tally: Tally) -> None:
-    """Add the deliveries that were sent in any of these spans."""
+def count_deliveries(
+    question: Question, spans: Sequence[Span], tally: Tally, *, in_quarters: bool = True
+) -> None:
+    """Add the deliveries that were sent in any of these spans.
+
+    Groups of time are quarters of an hour, unless these may be as long as the zone's hours or days.
+    """
     if spans:
-        DeliveryCount(question).add(spans, tally)
+        count = DeliveryCount(question)
+        if question.by in BY_TIME and not in_quarters:
+            filter = question.filter
+            count.step = step_of(question.by, filter.zone, filter.start, filter.end)
+        count.add(spans, tally)
+
+
+class _Kind(NamedTuple):
+    """Deliveries that are alike, the measures they count for, and the row that a value is in."""
+
+    alike: Alike
+    whole: Measures
+    row_of: Callable[[int], int]
 
 
 class DeliveryCount:
@@ -56,6 +74,7 @@ class DeliveryCount:
         self.words_apart = words_apart or self.looks_at_attempts
         self.filter, self.by = question.filter, question.by
         self.dimension = DIMENSIONS.get(self.by)
+        self.step = 1  # quarters of an hour that are one group of time
 
     # - What is asked of the database
 
@@ -101,7 +120,8 @@ class DeliveryCount:
         """The columns, beside the key and ``_BASE``, that decide what deliveries count for."""
         wanted: list[str] = []
         if self.looks_at_attempts:
-            wanted += [f"{name}_id" for name in ATTEMPTS] + ["ways"]
+            looked_at = self.question.filter.names | {self.question.by}
+            wanted += [f"{name}_id" for name in ATTEMPTS if name in looked_at] + ["ways"]
         if self.excludes_refusals:
             wanted += ["code", "reason_id", "category"]
         if self.looks_at_attempts or self.categories is not None or self.splits_categories:
@@ -146,14 +166,27 @@ class DeliveryCount:
     @property
     def key(self) -> Any:
         """The column (or expression) that is their key."""
-        return _key(self.by)
+        return _key(self.by, self.step)
 
     def add(self, spans: Sequence[Span], tally: Tally) -> None:
         """Add what was sent in the spans."""
-        columns = self.row_columns
-        grouped = self.deliveries(spans).order_by().values_list(self.key, *columns[1:])
-        for *row, n in grouped.annotate(n=Count("pk")):
-            self.add_group(tally, dict(zip(columns, row, strict=True)), n)
+        columns = self.row_columns[1:]
+        kinds: dict[tuple[Any, ...], _Kind] = {}
+        grouped = self.deliveries(spans).order_by().values_list(self.key, *columns)
+        for key, *row, n in grouped.annotate(n=Count("pk")):
+            known = tuple(row)
+            if (kind := kinds.get(known)) is None:
+                kind = kinds[known] = self._kind(dict(zip(columns, known, strict=True)))
+            self._add(tally, key, kind, n)
+
+    def add_group(self, tally: Tally, known: dict[str, Any], n: int) -> None:
+        """Add deliveries that are alike: their ``row_columns``."""
+        self._add(tally, known["key"], self._kind(known), n)
+
+    def _kind(self, known: dict[str, Any]) -> "_Kind":
+        alike = self._alike(known)
+        place = self.capped.get(known.get("location_id", 0))
+        return _Kind(alike, self.sight.measures(alike), place.row_of if place else int)
 
     def _alike(self, known: dict[str, Any]) -> Alike:
         alike = {name: known[name] for name in (*_BASE, "category", "ways") if name in known}
@@ -164,22 +197,18 @@ class DeliveryCount:
         )
         return Alike(**alike, refused=refused)
 
-    def add_group(self, tally: Tally, known: dict[str, Any], n: int) -> None:
-        """Add deliveries that are alike."""
-        alike = self._alike(known)
-        whole = self.sight.measures(alike)
+    def _add(self, tally: Tally, key: Any, kind: "_Kind", n: int) -> None:
+        alike, whole, row_of = kind
         add_at(tally.total, whole, n)
-        place = self.capped.get(known.get("location_id", 0))
-        row_of = place.row_of if place else int
         if self.by in ATTEMPTS:
             self._add_attempts(tally, alike, n, row_of)
         elif self.splits_categories:
             self._add_categories(tally, alike, n)
         elif self.by == "tag":
-            for tag in {row_of(tag) for tag in tag_ids(known["key"]) or _NO_TAGS}:
+            for tag in {row_of(tag) for tag in tag_ids(key) or _NO_TAGS}:
                 self._add_row(tally, tag, whole, n)
         else:
-            self._add_row(tally, row_of(known["key"]), whole, n)
+            self._add_row(tally, row_of(key), whole, n)
 
     def _add_row(self, tally: Tally, key: int, positions: Iterable[int], n: int) -> None:
         shown = self.question.shown
@@ -243,10 +272,10 @@ _NUMBER = {
 }
 
 
-def _key(by: str) -> Any:
+def _key(by: str, step: int) -> Any:
     """The column that tells the groups apart; attempts are told apart by what decides."""
     if by in BY_TIME:
-        return Quarter("sent_at")
+        return Quarter("sent_at", step)
     if by in PLACES:
         return "location_id"
     return {"tag": "tags", "category": "category"}.get(by, f"{by}_id")

@@ -33,7 +33,6 @@ _COUNTED = {
 }
 _CLASSES = {BounceClass.HARD: "hard", BounceClass.SOFT: "soft", BounceClass.BLOCK: "block"}
 _VISIBLE = {EventKind.DELIVERED: "visible_reached", EventKind.COMPLAINED: "visible_complained"}
-_OF_TEST = '"test":true'  # in an event's detail
 _UNDATED = (395_000).to_bytes(4)  # keys before 2015 are of events without a time of their own
 
 
@@ -137,8 +136,9 @@ def _events(question: Question, spans: Sequence[Span]) -> QuerySet[Event]:
     if places is None:  # the index begins with the location
         places = frozenset(Location.objects.values_list("pk", flat=True))
     events = Event.objects.filter(
-        _in_keys(spans), in_spans(spans, "occurred_at"), location_id__in=places, kind__in=_COUNTED
-    ).exclude(detail__contains=_OF_TEST)
+        _in_keys(spans), in_spans(spans, "occurred_at"), location_id__in=places, kind__in=_COUNTED,
+        is_test=False,
+    )  # fmt: skip
     for name, field in _OWN.items():
         events = events.filter(_own(filter, name, field))
     rest = [t for t in filter.terms if t.name not in (*PLACES, *_OWN)]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import cache
 from itertools import count
 from math import ceil, exp, floor, fsum, hypot, inf, lgamma, log, log1p, sqrt
 from types import MappingProxyType
@@ -275,14 +276,12 @@ class Band:
 
 def hard_band(counts: Counts) -> Band:
     """Bad addresses ÷ sent, to all that bounced or was suppressed ÷ all that was tried."""
-    rates = counts.hl
-    return Band(rates["hard_low"], rates["hard_high"])
+    return Band(counts.hl_hard_low, counts.hl_hard_high)
 
 
 def block_band(counts: Counts) -> Band:
     """The surest ESP blocks ÷ sent, to all that may be meant ÷ sent."""
-    rates = counts.hl
-    return Band(rates["block_low"], rates["block_high"], BLOCKS_LEAST)
+    return Band(counts.hl_block_low, counts.hl_block_high, BLOCKS_LEAST)
 
 
 def worst(bands: Mapping[str, Band]) -> str | None:
@@ -371,7 +370,8 @@ def distance(band: Band, line: float, hour: Rate) -> Distance | None:
 
 def more_until(x: int, n: int, line: float) -> int:
     """How many more of the present ``n`` have to go wrong to reach ``line``: 0 where it is over."""
-    return max(0, ceil(exact(line) * n) - x)
+    share = exact(line)
+    return max(0, -(-share.numerator * n // share.denominator) - x)
 
 
 def further(
@@ -396,9 +396,11 @@ def further(
 
 def is_over(x: int, n: int, line: float) -> bool:
     """Whether ``x`` of ``n`` reach the line, by whole numbers: 25 of 500 are 5 %."""
-    return n > 0 and x >= exact(line) * n
+    share = exact(line)
+    return n > 0 and x * share.denominator >= share.numerator * n
 
 
+@cache
 def exact(line: float) -> Fraction:
     """The share that was meant: 0.003 is 3/1000, which no float is."""
     return Fraction(line).limit_denominator(1_000_000)

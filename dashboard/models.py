@@ -2,9 +2,12 @@
 
 import hashlib
 import secrets
+from datetime import datetime
+from typing import Self
 
 from django.conf import settings
 from django.db import models
+from django.db.models import Q
 
 from ingest.models import Location
 
@@ -53,3 +56,127 @@ class ApiToken(models.Model):
         token = "sw_" + secrets.token_urlsafe(32)
         cls.objects.create(user_id=user_id, name=name, digest=cls.digest_of(token))
         return token
+
+
+class SuspensionQuerySet(models.QuerySet["Suspension"]):
+    """Suspensions, by the moment."""
+
+    def at(self, moment: datetime) -> Self:
+        """Those that hold at a moment."""
+        ended = Q(until__lte=moment) | Q(lifted_at__lte=moment)
+        return self.filter(since__lte=moment).exclude(ended)
+
+
+class Suspension(models.Model):
+    """HighLevel stopped a location's sending. No webhook tells it: a person puts it in.
+
+    The levels are HighLevel's own: hard bounces 12 h, 12 h, then permanent; ESP blocks 12 h, 24 h,
+    then permanent (help.gohighlevel.com, articles 48001214786 and 155000007341).
+    """
+
+    class Cause(models.TextChoices):
+        BOUNCES = "bounces", "hard bounces"
+        BLOCKS = "blocks", "ESP blocks"
+        OTHER = "other", "another reason"
+
+    class Level(models.IntegerChoices):
+        FIRST = 1, "first time"
+        SECOND = 2, "second time"
+        PERMANENT = 3, "permanent"
+
+    location = models.ForeignKey(Location, models.CASCADE, related_name="suspensions")
+    cause = models.CharField(max_length=7, choices=Cause, default=Cause.BOUNCES)
+    level = models.PositiveSmallIntegerField(choices=Level, default=Level.FIRST)
+    since = models.DateTimeField()
+    until = models.DateTimeField(null=True, blank=True)
+    lifted_at = models.DateTimeField(null=True, blank=True)
+    note = models.CharField(max_length=200, blank=True)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = SuspensionQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["location", "since"], name="suspension_location")]
+        ordering = ["-since"]
+
+    def __str__(self) -> str:
+        return f"{self.location} · {self.get_level_display()} · {self.since:%Y-%m-%d %H:%M}"
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended or will end; ``None`` while nobody knows."""
+        known = [moment for moment in (self.until, self.lifted_at) if moment]
+        return min(known, default=None)
+
+
+class Note(models.Model):
+    """What a person writes beside the numbers, at a moment; without a location it is for all."""
+
+    location = models.ForeignKey(
+        Location, models.CASCADE, null=True, blank=True, related_name="notes"
+    )
+    at = models.DateTimeField()
+    text = models.CharField(max_length=200)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["location", "at"], name="note_location")]
+        ordering = ["-at"]
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M} · {self.text}"
+
+
+class SavedView(models.Model):
+    """A page with its filter, under a name. What it shows is bound by the rights of who opens it.
+
+    ``query`` is canonical and without its ``?``; a relative range stays relative.
+    """
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="saved_views")
+    name = models.CharField(max_length=80)
+    path = models.CharField(max_length=500)
+    query = models.TextField(blank=True)
+    shared = models.BooleanField(default=False, help_text="Everybody who logs in finds it.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "name"], name="saved_view_name_unique")
+        ]
+        indexes = [
+            models.Index(fields=["name"], condition=Q(shared=True), name="saved_view_shared")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.owner} · {self.name}"
+
+    @property
+    def address(self) -> str:
+        """Where it leads."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+class Look(models.Model):
+    """When a user saw the overview last, and which locations needed somebody then.
+
+    ``before_at`` and ``before_needing`` are the end of the visit before this one: what "since you
+    last looked" compares with. Locations are their keys: ``"3,14"``.
+    """
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="look"
+    )
+    seen_at = models.DateTimeField()
+    needing = models.TextField(blank=True)
+    before_at = models.DateTimeField(null=True)
+    before_needing = models.TextField(blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.user} · {self.seen_at:%Y-%m-%d %H:%M}"

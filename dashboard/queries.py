@@ -19,6 +19,7 @@ from dashboard.charts import Minute
 from dashboard.event_search import EventSearch, beginnings
 from dashboard.filters import Filter, FilterError
 from dashboard.words import class_word, flag_words
+from ingest import details
 from ingest.counted import LETTERS, read_ways
 from ingest.models import (
     CountedValue,
@@ -30,7 +31,6 @@ from ingest.models import (
     Value,
     tag_ids,
 )
-from ingest.normalize import Detail
 from ingest.retention import horizon
 from ingest.vocabulary import (
     MOST_VALUES,
@@ -47,6 +47,7 @@ SCAN_SECONDS = 0.4  # that a page of events is looked for
 SCAN_GROWTH = 8  # times as many ids, at most, in the next stretch as in the last one
 SHORT_WALK = 0.25  # seconds that deliveries are looked for from the newest one back
 FEW_REFUSALS = 50_000  # events, up to which a reason's deliveries are found by them
+REFUSED_BEFORE = timedelta(days=1)  # its sending, at most, by clocks that disagree
 HOUR = timedelta(hours=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -152,7 +153,8 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
 
 _EVENTS = """
 SELECT e.id, e.kind, e.occurred_at, e.received_at, e.location_id, e.code, e.detail,
-       e.category, e.bounce_class, e.reason_id, e.provider_id, l.ref, l.name, l.company_ref,
+       e.is_test, e.category, e.bounce_class, e.reason_id, e.provider_id, e.ip_id, e.pool_id,
+       e.mx_id, l.ref, l.name, l.company_ref,
        d.id, d.message_id, d.recipient, d.sent_at, d.outcome, d.flags, d.bounce_class,
        d.category, d.code, d.tags, d.ways, d.campaign_id, d.step_id, d.provider_id, d.domain_id,
        d.sending_domain_id, d.ip_id, d.pool_id, d.mx_id
@@ -162,14 +164,8 @@ LEFT JOIN ingest_delivery d ON d.id = e.delivery_id
 WHERE {where}
 ORDER BY e.id LIMIT %s
 """
-_PROVIDER, _DELIVERY, _TAGS, _WAYS, _VALUES = (
-    10,
-    14,
-    23,
-    24,
-    25,
-)  # columns of it; the values are the last ones
-_read_detail = msgspec.json.Decoder(Detail).decode
+# Columns of it: of the event's own values and the delivery's; these are the last ones.
+_OWN, _DELIVERY, _TAGS, _WAYS, _VALUES = slice(11, 15), 18, 27, 28, 29
 _KINDS = {int(kind): kind for kind in EventKind}
 
 
@@ -199,7 +195,9 @@ def _select_events(where: str, params: list[int], *, limit: int) -> list[EventRo
         return []
     known = [row for row in rows if row[_DELIVERY] is not None]
     held = [(row[4], _held(row[_VALUES:], row[_TAGS], row[_WAYS])) for row in known]
-    named = names_of({pk for _, ids in held for pk in ids} | {row[_PROVIDER] for row in rows})
+    named = names_of(
+        {pk for _, ids in held for pk in ids} | {pk for row in rows for pk in row[_OWN] if pk}
+    )
     shared = _sharing_other(held)
     return [_event_row(row, named, shared.get(row[4], _NONE)) for row in rows]
 
@@ -214,13 +212,14 @@ def _held(values: Sequence[int], tags: str, ways: str) -> list[int]:
 
 def _event_row(row: tuple[Any, ...], named: Mapping[int, "Named"], shared: Set[int]) -> EventRow:
     (
-        cursor, kind, occurred_at, received_at, location_id, code, detail_text, own_category,
-        own_class, reason_id, own_provider, ref, name, company, delivery_id, message_id, recipient,
-        sent_at, outcome, flags, bounce_class, category, delivery_code, tags, ways, *values,
+        cursor, kind, occurred_at, received_at, location_id, code, detail_bytes, is_test,
+        own_category, own_class, reason_id, own_provider, ip, pool, mx, ref, name, company,
+        delivery_id, message_id, recipient, sent_at, outcome, flags, bounce_class, category,
+        delivery_code, tags, ways, *values,
     ) = row  # fmt: skip
-    detail = _read_detail(detail_text)
     known = delivery_id is not None
     held = _Held(values, tags or ",", ways or ",", named, shared)
+    detail = details.load(detail_bytes, code, is_test, *(held.text(pk) for pk in (ip, pool, mx)))
     campaign, step, provider, domain, sending_domain = (held.text(pk) for pk in values[:5])
     return EventRow(
         cursor=cursor,
@@ -543,58 +542,103 @@ _DELIVERY_COLUMNS = (
 
 
 class DeliveriesPage(NamedTuple):
-    """A page of deliveries, newest first; ``before`` asks for the next one, if there is one."""
+    """A page of deliveries, newest first.
+
+    ``before`` asks for the page of older ones, ``after`` for that of newer ones, if there are any.
+    """
 
     rows: list[DeliveryRow]
     before: str | None
+    after: str | None = None
 
 
 def deliveries_page(
-    filter: Filter, rights: Rights, *, before: str = "", limit: int
+    filter: Filter,
+    rights: Rights,
+    *,
+    before: str = "",
+    after: str = "",
+    limit: int,
+    walk: float = SHORT_WALK,
 ) -> DeliveriesPage:
     """Up to ``limit`` deliveries that match and may be seen, the newest by sending first.
 
-    Raises ``FilterError`` for a ``before`` that no page gave, ``Http404`` for a location that
-    may not be seen.
+    ``before`` and ``after`` are ends of pages: what comes or goes meanwhile moves no row to
+    another one. The newest page is always full: an ``after`` with fewer rows gives it instead.
+    For ``walk`` seconds they are looked for in their order, afterwards by whatever is quickest.
+
+    Raises ``FilterError`` for an end that no page gave, ``Http404`` for a location that may not
+    be seen.
     """
     filter.check_locations(rights)
-    deliveries = restrict(filter.apply(_refused(filter)), rights)
-    if before:
-        sent_at, pk = _read_before(before)
-        earlier = Q(sent_at__lt=sent_at) | Q(sent_at=sent_at, pk__lt=pk)
-        deliveries = deliveries.filter(earlier, sent_at__lte=sent_at)
-    order = {pk: i for i, pk in enumerate(_newest(deliveries, limit + 1))}
+    matching = restrict(filter.apply(of_reasons(filter)), rights)
+    if after:
+        found = _newest(
+            _later(matching, *_read_end("after", after)), limit + 1, walk, backwards=True
+        )
+        if len(found) <= limit:
+            return deliveries_page(filter, rights, limit=limit, walk=walk)
+        rows = _in_order(found[limit - 1 :: -1])
+        return DeliveriesPage(rows, end_of(rows[-1]), end_of(rows[0]))
+    deliveries = _earlier(matching, *_read_end("before", before)) if before else matching
+    found = _newest(deliveries, limit + 1, walk)
+    rows = _in_order(found[:limit])
+    more = end_of(rows[-1]) if limit < len(found) else None
+    return DeliveriesPage(rows, more, end_of(rows[0]) if before and rows else None)
+
+
+def end_of(row: DeliveryRow) -> str:
+    """The end of a page whose last (or first) row this is."""
+    return f"{_micros(row.sent_at)}.{row.id}"
+
+
+def _earlier(deliveries: QuerySet[Delivery], sent_at: datetime, pk: int) -> QuerySet[Delivery]:
+    earlier = Q(sent_at__lt=sent_at) | Q(sent_at=sent_at, pk__lt=pk)
+    return deliveries.filter(earlier, sent_at__lte=sent_at)
+
+
+def _later(deliveries: QuerySet[Delivery], sent_at: datetime, pk: int) -> QuerySet[Delivery]:
+    later = Q(sent_at__gt=sent_at) | Q(sent_at=sent_at, pk__gt=pk)
+    return deliveries.filter(later, sent_at__gte=sent_at)
+
+
+def _in_order(pks: Sequence[int]) -> list[DeliveryRow]:
+    order = {pk: i for i, pk in enumerate(pks)}
     rows = _delivery_rows(Delivery.objects.filter(pk__in=order))
-    rows.sort(key=lambda row: order[row.id])
-    more = f"{_micros(rows[limit - 1].sent_at)}.{rows[limit - 1].id}" if limit < len(rows) else None
-    return DeliveriesPage(rows[:limit], more)
+    return sorted(rows, key=lambda row: order[row.id])
 
 
-def _newest(deliveries: QuerySet[Delivery], limit: int) -> list[int]:
+def _newest(
+    deliveries: QuerySet[Delivery], limit: int, walk: float, *, backwards: bool = False
+) -> list[int]:
     """Keys of the newest deliveries: an index may tell them, which holds most of what is asked.
 
     From the newest one back they are soon found, unless they are rare: then all that match are
-    sought, in whatever order is quickest, and sorted.
+    sought, in whatever order is quickest, and sorted. ``backwards``: the oldest ones.
     """
 
     def found(sent_at: Any) -> list[int]:
-        ordered = deliveries.order_by(sent_at.desc(), "-pk")
-        return list(ordered.values_list("pk", flat=True)[:limit])
+        order = (sent_at.asc(), "pk") if backwards else (sent_at.desc(), "-pk")
+        return list(deliveries.order_by(*order).values_list("pk", flat=True)[:limit])
 
-    soon = within(SHORT_WALK, lambda: found(F("sent_at")))
+    soon = within(walk, lambda: found(F("sent_at")))
     # An expression, so that no index is taken for its order.
     return found(Coalesce("sent_at", "sent_at")) if soon is None else soon
 
 
-def _refused(filter: Filter) -> QuerySet[Delivery]:
+def of_reasons(filter: Filter) -> QuerySet[Delivery]:
     """All deliveries; for reasons that are seldom given, those that have an event with one."""
     reasons = [value for value in filter.values("reason") if value != NONE_KEY]
     if not reasons or len(reasons) < len(filter.values("reason")):
         return Delivery.objects.all()
-    given = ReasonHour.objects.filter(reason_id__in=reasons).aggregate(n=Sum("events", default=0))
-    if given["n"] > FEW_REFUSALS:
-        return Delivery.objects.all()
+    given = ReasonHour.objects.filter(reason_id__in=reasons)
     refusals = Event.objects.filter(reason_id__in=reasons)
+    if filter.start and filter.clock != "event":  # no mail was refused before it was sent
+        since = filter.start - REFUSED_BEFORE
+        given = given.filter(hour__gte=(since - _EPOCH) // HOUR)
+        refusals = refusals.filter(occurred_at__gte=since)
+    if given.aggregate(n=Sum("events", default=0))["n"] > FEW_REFUSALS:
+        return Delivery.objects.all()
     return Delivery.objects.filter(pk__in=refusals.values("delivery_id"))
 
 
@@ -603,6 +647,14 @@ def get_delivery(pk: int, rights: Rights) -> DeliveryRow:
     if rows := _delivery_rows(restrict(Delivery.objects.filter(pk=pk), rights)):
         return rows[0]
     raise Http404("There is no such delivery.")
+
+
+def deliveries_to(recipient: str, rights: Rights, *, limit: int) -> list[DeliveryRow]:
+    """The newest deliveries to one address that may be seen."""
+    to = restrict(Delivery.objects.filter(recipient=recipient), rights)
+    # An expression, so that the index of recipients is taken and not that of times.
+    newest = to.order_by(Coalesce("sent_at", "sent_at").desc(), "-pk")
+    return _in_order(list(newest.values_list("pk", flat=True)[:limit]))
 
 
 def events_of(delivery: DeliveryRow) -> list[EventRow]:
@@ -647,12 +699,12 @@ def _micros(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _read_before(text: str) -> tuple[datetime, int]:
+def _read_end(name: str, text: str) -> tuple[datetime, int]:
     try:
         micros, pk = (int(part) for part in text.split("."))
         return _EPOCH + timedelta(microseconds=micros), pk
     except (ValueError, OverflowError):
-        raise FilterError("before is not the end of a page.") from None
+        raise FilterError(f"{name} is not the end of a page.") from None
 
 
 # --- The last hour -----------------------------------------------------------------------

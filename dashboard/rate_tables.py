@@ -1,8 +1,9 @@
 """Counts and rates of a filter, in all and by group: from the counters where they can answer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,7 +13,7 @@ from dashboard.dispersions import TOTAL, dispersions, priors
 from dashboard.filters import Filter, FilterError
 from dashboard.from_events import count_events
 from dashboard.queries import UNNAMED, names_of
-from dashboard.rates import SORTS, Counts, in_order, summed
+from dashboard.rates import SORTS, Counts, in_order, measures_of, remainder, summed
 from dashboard.riskiest import Judgement, Judges, judged_whole, judges_of
 from dashboard.sources import complete_from, count
 from dashboard.spans import key_of
@@ -23,6 +24,7 @@ from dashboard.tallies import (
     OVERLAPPING,
     PLACES,
     REST_KEY,
+    Leading,
     Question,
     Tally,
     ids_of,
@@ -33,6 +35,7 @@ from ingest.vocabulary import MEASURES, NONE_KEY, Category
 RISK = "risk"
 MAX_ROWS = 1_000
 FEW = 200  # rows past the limit that are not worth a thought
+LEADING = 200  # rows of which it is worth to find out first which they are
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,16 @@ def rates(
     _check_clock(filter, sort, compare, judge=judge)
     filter.check_locations(rights)
     question = Question(filter.at(now), rights, by)
+    order = _Order(by, sort, limit, now)
     by_events = filter.clock == "event"
-    tally, needed = count_events(question) if by_events else count(question)
-    whole, rows = _shown(question, tally, sort, limit, now)
+    leading = None if compare else order.leading
+    if by_events:
+        tally, needed = count_events(question)
+    else:
+        tally, needed = count(question, leading=leading, in_quarters=False)
+    whole, rows = _shown(question, tally, order)
     if judge:
-        whole, rows = _judged(question, whole, rows, now)
+        whole, rows = _judged(question, whole, rows, order)
     before = earlier(question, compare, now=now) if compare else None
     if before:
         whole, rows = replace(whole, before=before.total), _compared(before, rows)
@@ -167,19 +175,59 @@ def _compared(before: Earlier, rows: list[RatesRow]) -> list[RatesRow]:
     return found
 
 
-def _shown(
-    question: Question, tally: Tally, sort: str, limit: int, now: datetime
-) -> tuple[RatesRow, list[RatesRow]]:
+class _Order:
+    """The order of a table's rows, and how many of them are shown."""
+
+    def __init__(self, by: str, sort: str, limit: int, now: datetime) -> None:
+        self.by, self.sort, self.limit, self.now = by, sort, limit, now
+        self.among: Collection[int] = ()
+
+    @cached_property
+    def judges(self) -> Judges:
+        """Of the locations ``among`` which the table's rows are, for their order and judgements."""
+        return judges_of(self.among, now=self.now)
+
+    def of(self, rows: list[RatesRow]) -> list[RatesRow]:
+        """All rows, in their order."""
+        if self.sort == RISK:
+            return sorted(rows, key=lambda row: self.judges.sort_key(row.groups[0], row.label))
+        return _ordered(rows, self.by, self.sort)
+
+    @cached_property
+    def leading(self) -> Leading | None:
+        """To count only the locations that are shown, where that spares anything."""
+        if self.by != "location" or self.limit > LEADING:
+            return None
+        measures = () if self.sort in (RISK, "key", "-key") else measures_of(self.sort or "-sent")
+        return Leading(measures, self._first)
+
+    def _first(self, known: Mapping[int, Sequence[int]]) -> list[int]:
+        """The locations to count: the first ones, and those of which it is not known if they are.
+
+        ``known`` has what the order goes by, and 0 for all else.
+        """
+        self.among = known.keys()
+        if len(known) <= self.limit:
+            return [*known]
+        tally = Tally()
+        for pk, measures in known.items():
+            tally.add(pk, measures)
+        rows = self.of(_place_rows(tally.counted(), self.by))
+        return [
+            *(row.groups[0] for row in rows[: self.limit]),
+            *(pk for pk, measures in known.items() if not any(measures)),
+        ]
+
+
+def _shown(question: Question, tally: Tally, order: _Order) -> tuple[RatesRow, list[RatesRow]]:
     """The total and the rows that are shown, in their order, with their dispersions."""
-    rest = _set_aside(question, tally, sort or "-sent", limit)
-    rows = named_rows(question, tally)
-    if sort == RISK:
-        judges = judges_of([row.groups[0] for row in rows], now=now)
-        rows.sort(key=lambda row: judges.sort_key(row.groups[0], row.label))
-    else:
-        rows = _ordered(rows, question.by, sort)
     whole = RatesRow(TOTAL, TOTAL, Counts(*tally.total))
-    return _widened(question, whole, _cut(rows, limit, rest), now)
+    order.among = order.among or tally.groups.keys()
+    rest = _set_aside(question, tally, order.sort or "-sent", order.limit)
+    rows = order.of(named_rows(question, tally))
+    if tally.led:
+        rest = remainder(whole.counts, (row.counts for row in rows))
+    return _widened(question, whole, _cut(rows, order.limit, rest), order.now)
 
 
 def _check_asked(filter: Filter, by: str, limit: int, sort: str) -> None:
@@ -214,16 +262,15 @@ def _widened(
 
 
 def _judged(
-    question: Question, whole: RatesRow, rows: list[RatesRow], now: datetime
+    question: Question, whole: RatesRow, rows: list[RatesRow], order: _Order
 ) -> tuple[RatesRow, list[RatesRow]]:
     """With the judgements of the total and of locations."""
-    of = judged_whole(question.locations, whole.counts, whole.phis, now=now)
+    of = judged_whole(question.locations, whole.counts, whole.phis, now=order.now)
     whole = replace(whole, judgement=of)
     if question.by != "location":
         return whole, rows
-    judges = Judges([row.groups[0] for row in rows if row.groups], now=now)
     found = [
-        replace(row, judgement=judges.judgement(row.groups[0], row.counts, row.phis))
+        replace(row, judgement=order.judges.judgement(row.groups[0], row.counts, row.phis))
         if row.groups
         else row
         for row in rows

@@ -218,19 +218,34 @@ class Counts:
         return Rate.of(self.deferred, self.sent)
 
     @property
-    def hl(self) -> dict[str, Rate]:
-        """HighLevel's own rates, by the names in ``HL``.
+    def hl_hard_low(self) -> Rate:
+        """What HighLevel counts as hard bounces at the least: bad addresses alone ÷ sent."""
+        return Rate.of(self.hard, self.sent)
 
-        What it counts is not published: bad addresses alone ÷ sent, or all that bounced or was
-        suppressed ÷ all that was tried; of the blocks the surest, or all that may be meant.
-        """
-        return {
-            "hard_low": Rate.of(self.hard, self.sent),
-            "hard_high": Rate.of(self.bounced + self.suppressed, self.sent + self.suppressed),
-            "block_low": Rate.of(self.block_low, self.sent),
-            "block_high": Rate.of(self.block_high, self.sent),
-            "bounce": Rate.of(self.bounced, self.sent),
-        }
+    @property
+    def hl_hard_high(self) -> Rate:
+        """At the most: all that bounced or was suppressed ÷ all that was tried."""
+        return Rate.of(self.bounced + self.suppressed, self.sent + self.suppressed)
+
+    @property
+    def hl_block_low(self) -> Rate:
+        """Of the ESP blocks the surest ÷ sent."""
+        return Rate.of(self.block_low, self.sent)
+
+    @property
+    def hl_block_high(self) -> Rate:
+        """All that may be meant by ESP blocks ÷ sent."""
+        return Rate.of(self.block_high, self.sent)
+
+    @property
+    def hl_bounce(self) -> Rate:
+        """Bounced ÷ sent."""
+        return Rate.of(self.bounced, self.sent)
+
+    @property
+    def hl(self) -> dict[str, Rate]:
+        """HighLevel's own rates, by the names in ``HL``. What it counts is not published."""
+        return {name: getattr(self, f"hl_{name}") for name in HL}
 
     def as_json(
         self, whole: "Counts | None" = None, phis: Mapping[str, float] = MappingProxyType({})
@@ -285,11 +300,44 @@ HL = {
     "bounce": "bounce_rate",
 }
 SORTS = (*COUNTS, *RATES, "key")
+_SETTLED = ("delivered", "bounced")
+_REACHED = ("delivered", "late_bounced", "recovered")
+_MADE_OF = {
+    "in_flight": ("sent", "delivered", "bounced", "moved"),
+    "settled": _SETTLED,
+    "reached": _REACHED,
+    "undetermined": ("bounced", "hard", "soft", "block"),
+    "delivery_rate": _SETTLED,
+    "bounce_rate": _SETTLED,
+    "hard_bounce_rate": ("hard", *_SETTLED),
+    "soft_bounce_rate": ("soft", *_SETTLED),
+    "block_rate": ("block", *_SETTLED),
+    "complaint_rate": ("complained", *_REACHED),
+    "visible_complaint_rate": ("visible_complained", "visible_reached"),
+    "unsubscribe_rate": ("unsubscribed", *_REACHED),
+    "open_rate": ("opened", *_REACHED),
+    "human_open_rate": ("opened_human", *_REACHED),
+    "click_rate": ("clicked", *_REACHED),
+    "deferral_rate": ("deferred", "sent"),
+}
 
 
 def summed(rows: Iterable[Counts]) -> Counts:
     """The sum of all rows, measure by measure."""
     return Counts(*(sum(column) for column in zip(*map(_measures, rows), strict=True)))
+
+
+def remainder(whole: Counts, parts: Iterable[Counts]) -> Counts:
+    """What the parts leave of the whole. Never less than 0: mail arrives between two reads."""
+    taken = summed([Counts(), *parts])
+    pairs = zip(_measures(whole), _measures(taken), strict=True)
+    return Counts(*(max(0, all_ - some) for all_, some in pairs))
+
+
+def measures_of(sort: str) -> tuple[str, ...]:
+    """The stored measures that an order by a count or a rate goes by."""
+    name = sort.removeprefix("-")
+    return (name,) if name in _STORED else _MADE_OF[name]
 
 
 def in_order[Row: tuple[str, str, Counts]](rows: Iterable[Row], sort: str) -> list[Row]:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import msgspec
 from django.db.models import Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.http import Http404
 
@@ -22,6 +21,7 @@ from dashboard.filters import Filter, FilterError
 from dashboard.queries import Named, events_complete_from, names_of
 from dashboard.refusals import KINDS, UNDATED, Asked, fetch_hits
 from dashboard.spans import hour_of, moment_of
+from ingest import details
 from ingest.classify import Rule
 from ingest.models import (
     CountedValue,
@@ -37,7 +37,7 @@ from ingest.normalize import Detail
 from ingest.operator_rules import current
 from ingest.vocabulary import BounceClass, Category, Dimension, EventKind
 
-SORTS = ("-count", "-last_seen", "first_seen")
+SORTS = ("-count", "-last_seen", "first_seen", "-first_seen", "-locations")
 SAMPLES = 5
 NEW = timedelta(hours=24)
 # A refusal is laid to the provider, or to the pool, that this share of it came from or through.
@@ -249,6 +249,7 @@ class Sample(NamedTuple):
     location: str
     delivery: int | None
     message_id: str
+    recipient: str
     provider: str
     detail: Detail
 
@@ -270,9 +271,6 @@ class Sample(NamedTuple):
             "message_id": self.message_id,
             "delivery": self.delivery,
         }
-
-
-_read_detail = msgspec.json.Decoder(Detail).decode
 
 
 def _samples(
@@ -317,15 +315,16 @@ def _taking_turns(lists: Sequence[Sequence[int]], most: int) -> list[int]:
 def _read_samples(pks: Collection[int]) -> list[Sample]:
     rows = Event.objects.filter(pk__in=pks).values_list(
         "id", "reason_id", "kind", "occurred_at", "location__ref", "delivery_id",
-        "delivery__message_id", "provider__text", "detail",
+        "delivery__message_id", "delivery__recipient", "provider__text", *details.COLUMNS,
     )  # fmt: skip
     return [
         Sample(
             event=pk, reason=reason or 0, kind=EventKind(kind), occurred_at=at, location=ref,
-            delivery=delivery, message_id=message_id or _read_detail(detail).message_id,
-            provider=provider or "", detail=_read_detail(detail),
+            delivery=delivery, message_id=message_id or detail.message_id,
+            recipient=recipient or detail.recipient, provider=provider or "", detail=detail,
         )
-        for pk, reason, kind, at, ref, delivery, message_id, provider, detail in rows
+        for pk, reason, kind, at, ref, delivery, message_id, recipient, provider, *stored in rows
+        for detail in [details.load(*stored)]
     ]  # fmt: skip
 
 
@@ -421,18 +420,21 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 class ReasonsPage(NamedTuple):
-    """Refusals in the order asked for; ``complete_from``: see ``queries``."""
+    """Refusals in the order asked for, of ``total``; ``complete_from``: see ``queries``."""
 
     rows: list[Row]
     more: bool
     complete_from: datetime | None
+    total: int
 
 
 def reasons(
-    filter: Filter, rights: Rights, *, sort: str = "-count", limit: int = 50, offset: int = 0
-) -> ReasonsPage:
+    filter: Filter, rights: Rights, *, sort: str = "-count", limit: int = 50, offset: int = 0,
+    only_new: bool = False,
+) -> ReasonsPage:  # fmt: skip
     """What is failing within the bounds, and why, as far as it may be seen.
 
+    ``only_new``: what some provider gave for the first time in the last day of the bounds.
     Raises ``FilterError`` for a sort or filter that has no answer, ``Http404`` for a location
     that may not be seen.
     """
@@ -440,16 +442,28 @@ def reasons(
         raise FilterError(f"sort is one of {', '.join(SORTS)}.")
     asked = Asked(filter, rights)
     found = _find(asked, each=1)
-    order = sorted(found.ways, key=lambda pk: (_ORDERS[sort](found.ways[pk][None, None]), pk))
+    kept = _new_ones(asked, found) if only_new else list(found.ways)
+    order = sorted(kept, key=lambda pk: (_ORDERS[sort](found.ways[pk][None, None]), pk))
     page = order[offset : offset + limit]
     rows = _rows(asked, page, found, samples=1)
-    return ReasonsPage(rows, len(order) > offset + limit, _complete_from(asked))
+    return ReasonsPage(rows, len(order) > offset + limit, _complete_from(asked), len(order))
+
+
+def _new_ones(asked: Asked, found: _Found) -> list[int]:
+    ever, since = _ever(found.ways, asked.rights), _new_since(asked.filter)
+    return [
+        pk
+        for pk, ways in found.ways.items()
+        if any(at.is_new for at in _places(pk, ways, {}, ever, since))
+    ]
 
 
 _ORDERS: dict[str, Callable[[Part], tuple[int, ...]]] = {
     "-count": lambda whole: (-whole.events,),
     "-last_seen": lambda whole: (-whole.last_hour, -whole.events),
     "first_seen": lambda whole: (whole.first_hour, -whole.events),
+    "-first_seen": lambda whole: (-whole.first_hour, -whole.events),
+    "-locations": lambda whole: (-whole.locations, -whole.events),
 }
 
 
@@ -458,15 +472,21 @@ def reason(pk: int, filter: Filter, rights: Rights) -> "Explained":
 
     Raises ``Http404`` alike for one that is not there and one that only others have met.
     """
-    known = Reason.objects.filter(pk=pk).exists()
-    seen = restrict(ReasonHour.objects.filter(reason_id=pk), rights)
-    if not known or not (rights.everything or seen.exists()):
-        raise Http404("There is no such reason.")
+    get_reason(pk, rights)
     asked = Asked(filter, rights).of([pk])
     found = _find(asked, each=SAMPLES)
     found.ways[pk].setdefault((None, None), Part())
     (row,) = _rows(asked, [pk], found, samples=SAMPLES)
     return Explained(row, _trend(asked), _complete_from(asked))
+
+
+def get_reason(pk: int, rights: Rights) -> Reason:
+    """The reason. Raises ``Http404`` alike for one that is not there and one of others."""
+    found = Reason.objects.filter(pk=pk).first() if pk < 2**31 else None
+    seen = restrict(ReasonHour.objects.filter(reason_id=pk), rights)
+    if found is None or not (rights.everything or seen.exists()):
+        raise Http404("There is no such reason.")
+    return found
 
 
 def _complete_from(asked: Asked) -> datetime | None:
@@ -564,6 +584,18 @@ class Explained(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """Ready for JSON."""
         return self.row.as_json() | {"trend": [hour.as_json() for hour in self.trend]}
+
+
+def trends(pks: Sequence[int], filter: Filter, rights: Rights) -> dict[int, dict[int, int]]:
+    """How often refusals came in each hour since 1970: reason → hour → refusals."""
+    found: dict[int, dict[int, int]] = {pk: {} for pk in pks}
+    every = " + ".join(f"sum({name})" for name in KINDS)
+    select = f"SELECT reason_id, hour, {every} FROM hit GROUP BY 1, 2"  # noqa: S608
+    for reason, hour, events in fetch_hits(
+        Asked(filter, rights).of(pks), ("reason_id", "hour"), select
+    ):
+        found[reason][hour] = int(events)
+    return found
 
 
 def _trend(asked: Asked) -> list[Hour]:

@@ -12,16 +12,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-import orjson
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
 from django.db.models import (
-    CharField,
     Count,
-    Func,
     Max,
     Min,
-    OuterRef,
     Q,
     QuerySet,
     Subquery,
@@ -96,7 +92,7 @@ class Asked:
         """The refusals in stretches of time."""
         rows = self._narrowed(Event.objects.filter(*self._own(), reason__isnull=False))
         rows = rows.filter(*self._of_events(), in_spans(spans, "occurred_at"))
-        return rows.exclude(detail__contains='"test":true')
+        return rows.filter(is_test=False)
 
     def happened(self, spans: Sequence[Span]) -> "list[QuerySet[Event]]":
         """The same by their keys: dated ones and, apart from them, the undated."""
@@ -183,14 +179,8 @@ def _of_event(name: str, values: Sequence[str]) -> Q:
     if name == "code":
         coded = Q(code__in=[int(value) for value in values if value != NONE_KEY])
         return coded | Q(code=None) if NONE_KEY in values else coded
-    return _any(_in_detail(name, value) for value in values)
-
-
-def _in_detail(name: str, value: str) -> Q:
-    """IP, pool and MX stand in the detail's JSON, in which no other text can look like this."""
-    if value == NONE_KEY:
-        return ~Q(detail__contains=f'"{name}":"')
-    return Q(detail__contains=f'"{name}":{orjson.dumps(value).decode()}')
+    through = Q(**{f"{name}_id__in": _ids(name, values)})
+    return through | Q(**{name: None}) if NONE_KEY in values else through
 
 
 def _key(moment: datetime) -> bytes:
@@ -198,33 +188,10 @@ def _key(moment: datetime) -> bytes:
     return hour_of(moment).to_bytes(4)
 
 
-def _any(conditions: Iterable[Q]) -> Q:
-    whole = Q(pk__in=[])
-    for condition in conditions:
-        whole |= condition
-    return whole
-
-
 # --- Hits: how often a refusal met a location's mail at a provider, through a pool -----------
 
 
-class _PoolOf(Func):
-    """The pool that an event's detail names; "" if none."""
-
-    output_field = CharField()
-
-    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        template = "coalesce(json_extract(%(expressions)s, '$.pool'), '')"
-        return self.as_sql(compiler, connection, template=template, **extra)
-
-    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        template = "coalesce((%(expressions)s)::json ->> 'pool', '')"
-        return self.as_sql(compiler, connection, template=template, **extra)
-
-
-_POOL_ID = Subquery(
-    Value.objects.filter(dimension=Dimension.POOL, text=OuterRef("pool_text")).values("id")[:1]
-)
+_NO_POOL = Subquery(Value.objects.filter(dimension=Dimension.POOL, text="").values("id")[:1])
 
 
 def _counter_hits(rows: "QuerySet[ReasonHour]", keys: Sequence[str]) -> "QuerySet[Any, Any]":
@@ -237,7 +204,8 @@ def _event_hits(rows: "QuerySet[Event]", keys: Sequence[str]) -> "QuerySet[Any, 
     counts = {name: Count("id", filter=Q(kind=kind)) for name, kind in KINDS.items()}
     rows = rows.annotate(hour=Quarter("occurred_at") / 4)
     if "pool_id" in keys:
-        rows = rows.annotate(pool_text=_PoolOf("detail")).annotate(pool_id=_POOL_ID)
+        rows = rows.annotate(through=Coalesce("pool_id", _NO_POOL))
+        keys = ["through" if key == "pool_id" else key for key in keys]
     hours = {"first_hour": Min("hour"), "last_hour": Max("hour")}
     return rows.order_by().values_list(*keys).annotate(**hours, **counts)
 

@@ -2,29 +2,31 @@
 
 Risk and gauge look at all of a location's mail over 24 hours and 7 days, whatever is filtered;
 verdicts are of the numbers beside them. A location's hours are the cells of its dispersion here:
-to read campaigns and providers of a thousand locations would cost ten times as much.
+to read campaigns and providers of a thousand locations would cost ten times as much. What is
+judged of a long list of locations may be a minute or two old: see ``judges_of``.
 """
 
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, Self
 
 from django.db import connection
 
 from dashboard import judging
 from dashboard.judging import CELL_LEAST, PRIORS, Band, Cells, Counted, Distance, Risk, Verdict
+from dashboard.models import Suspension
 from dashboard.rates import Counts, Rate
+from dashboard.refreshed import Refreshed
 from dashboard.spans import hour_of
+from ingest.models import counted_sql
 from ingest.vocabulary import FLEET_LOCATION
 
 JUDGED_ANEW = 100  # locations: some 20 ms
-REORDERED = 60.0  # seconds
-_MOST_RECENT = 16
 
-WINDOWS = {"24h": 24, "7d": 7 * 24}  # hours
-WEEK = 7 * 24
+DAY, WEEK = 24, 7 * 24  # hours: the windows that HighLevel looks at
 FLEET_HOURS = 28 * 24
 # The lines that each rate is judged by.
 LINES = {
@@ -34,9 +36,12 @@ LINES = {
 }
 # What is on the way to a stop: its parts, and the rate whose mail it is.
 _PARTS = {
-    "hard": ("bounced + suppressed", "sent + suppressed", "hard_bounce_rate"),
-    "blocks": ("block_high", "sent", "block_rate"),
-    "complaints": ("visible_complained", "visible_reached", "visible_complaint_rate"),
+    measure: (counted_sql(x), counted_sql(n), rate)
+    for measure, x, n, rate in (
+        ("hard", "bounced + suppressed", "sent + suppressed", "hard_bounce_rate"),
+        ("blocks", "block_high", "sent", "block_rate"),
+        ("complaints", "visible_complained", "visible_reached", "visible_complaint_rate"),
+    )
 }
 BANDS: dict[str, Callable[[Counts], Band]] = {
     "hard": judging.hard_band,
@@ -66,6 +71,9 @@ class Lately:
         """How many mails of seven days there are, suppressed ones too."""
         week = self.windows.get("7d", Counts())
         return week.sent + week.suppressed
+
+
+_NOTHING = Lately()
 
 
 @dataclass(frozen=True)
@@ -99,43 +107,111 @@ class Judgement:
         }
 
 
-class Judges:
-    """Those who judge locations, with what they need to know of all of them: three queries."""
+@dataclass(frozen=True)
+class Standing:
+    """Where a location stands among all: what its order by risk is made of."""
 
-    def __init__(self, locations: Collection[int], *, now: datetime) -> None:
+    lately: Lately
+    risk: Risk | None
+    tier: int
+    silent_expected: int
+    is_suspended: bool
+
+
+class Judges:
+    """Those who judge locations, with what they need to know of all of them: three queries.
+
+    ``locations`` is ``None`` for all there are.
+    """
+
+    def __init__(self, locations: Collection[int] | None, *, now: datetime) -> None:
         self._lately = read_lately(locations, now=now)
         self._fleet = fleet_rates(now=now)
         self._silent = silences(locations, now=now)
+        self._suspended = suspended(locations, now=now)
+        self._risks: dict[int, tuple[bool, Risk | None]] = {}
 
     def sort_key(self, location: int, name: str) -> Any:
         """Orders locations riskiest first."""
-        lately = self._lately.get(location, Lately())
-        risk = risk_of(lately, self._fleet)
-        return judging.sort_key(self._tier(location), risk, lately.expected, name)
+        tier, risk = self._tier_and_risk(location)
+        return judging.sort_key(tier, risk, self._lately_of(location).expected, name)
 
     def judgement(self, location: int, counts: Counts, phis: Mapping[str, float]) -> Judgement:
         """What a location's numbers mean; ``counts`` are those that are shown."""
-        lately = self._lately.get(location, Lately())
+        lately = self._lately_of(location)
+        tier, risk = self._tier_and_risk(location)
         return Judgement(
             verdicts=verdicts(counts, phis),
             gauges=gauges(lately),
-            risk=risk_of(lately, self._fleet),
-            tier=self._tier(location),
+            risk=risk,
+            tier=tier,
             expected=lately.expected,
             silent_expected=self._silent.get(location, 0),
         )
 
-    def _tier(self, location: int) -> int:
-        lately = self._lately.get(location, Lately())
-        over = any(
-            of(counts).state is Counted.COUNTS_OVER
-            for of in BANDS.values()
-            for counts in lately.windows.values()
+    def standing(self, location: int) -> Standing:
+        """Where a location stands, without the words of a judgement."""
+        tier, risk = self._tier_and_risk(location)
+        return Standing(
+            lately=self._lately_of(location),
+            risk=risk,
+            tier=tier,
+            silent_expected=self._silent.get(location, 0),
+            is_suspended=location in self._suspended,
         )
-        silent = self._silent.get(location, 0)
-        return judging.tier(
-            counts_over=over, suspended=False, silent_expected=silent, mails_7d=lately.mails
+
+    def agree_with(self, others: "Judges") -> bool:
+        """Whether these are the same judges, who know of the same stops."""
+        return self._lately is others._lately and self._suspended == others._suspended
+
+    def _lately_of(self, location: int) -> Lately:
+        return self._lately.get(location, _NOTHING)
+
+    def _tier_and_risk(self, location: int) -> tuple[int, Risk | None]:
+        if location not in self._risks:
+            lately = self._lately_of(location)
+            self._risks[location] = _counts_over(lately), risk_of(lately, self._fleet)
+        over, risk = self._risks[location]
+        tier = judging.tier(
+            counts_over=over,
+            suspended=location in self._suspended,
+            silent_expected=self._silent.get(location, 0),
+            mails_7d=self._lately_of(location).mails,
         )
+        return tier, risk
+
+    def all_judged(self) -> Self:
+        """Itself, with every risk worked out."""
+        for location in self._lately:
+            self._tier_and_risk(location)
+        return self
+
+    def at(self, now: datetime) -> Self:
+        """The same, but who is stopped now: people have said so, and look for it."""
+        other = copy(self)
+        other._suspended = suspended(None, now=now)  # noqa: SLF001 - its own kind
+        return other
+
+
+def _counts_over(lately: Lately) -> bool:
+    return any(
+        of(counts).state is Counted.COUNTS_OVER
+        for of in BANDS.values()
+        for counts in lately.windows.values()
+    )
+
+
+_all = Refreshed[Judges]()
+
+
+def judges_of(locations: Collection[int], *, now: datetime) -> Judges:
+    """Judges of locations: of few they know this moment's numbers.
+
+    Of many there is one for the whole fleet in each process, made anew beside the requests.
+    """
+    if len(locations) <= JUDGED_ANEW:
+        return Judges(locations, now=now)
+    return _all.get(lambda: Judges(None, now=now).all_judged()).at(now)
 
 
 def judged_whole(
@@ -203,26 +279,6 @@ def _counted(rate: Rate) -> dict[str, Any]:
     return {"value": rate.value, "numerator": rate.numerator, "denominator": rate.denominator}
 
 
-_recent: dict[frozenset[int], tuple[float, Judges]] = {}
-
-
-def judges_of(locations: Collection[int], *, now: datetime) -> Judges:
-    """Judges of locations, whose order by risk need not change more than once a minute.
-
-    Of a small fleet they know this moment's numbers; of a large one, those of the minute.
-    """
-    if len(locations) <= JUDGED_ANEW:
-        return Judges(locations, now=now)
-    key, clock = frozenset(locations), time.monotonic()
-    since, judges = _recent.get(key, (clock, None))
-    if judges is None or clock - since > REORDERED:
-        if len(_recent) >= _MOST_RECENT:
-            _recent.clear()
-        judges = Judges(locations, now=now)
-        _recent[key] = clock, judges
-    return judges
-
-
 def _distance(distance: Distance) -> dict[str, Any]:
     return {
         "line": distance.line,
@@ -253,11 +309,15 @@ def risk_of(lately: Lately, fleet: Mapping[str, float]) -> Risk | None:
 
 
 def _parts(measure: str, counts: Counts) -> tuple[int, int]:
-    if measure == "complaints":
-        rate = counts.visible_complaint_rate
-    else:
-        rate = counts.hl["hard_high" if measure == "hard" else "block_high"]
+    rate = _EDGES[measure](counts)
     return rate.numerator, rate.denominator
+
+
+_EDGES: dict[str, Callable[[Counts], Rate]] = {
+    "hard": attrgetter("hl_hard_high"),
+    "blocks": attrgetter("hl_block_high"),
+    "complaints": attrgetter("visible_complaint_rate"),
+}
 
 
 def fleet_rates(*, now: datetime) -> dict[str, float]:
@@ -277,23 +337,30 @@ def fleet_rates(*, now: datetime) -> dict[str, float]:
 
 
 def read_lately(
-    locations: Iterable[int], *, now: datetime, together: bool = False
+    locations: Collection[int] | None, *, now: datetime, together: bool = False
 ) -> dict[int, Lately]:
-    """What locations counted lately, by their keys; ``together`` all as one, by 0."""
+    """What locations (``None``: all) counted lately, by their keys; ``together`` as one, by 0."""
     this = hour_of(now)
     group = "0" if together else "location_id"
-    windows = [f"hour >= {this - hours}" for hours in WINDOWS.values()]
-    sums = [f"sum({m}) FILTER (WHERE {when})" for when in windows for m in _READ]
-    sums += [f"sum({m}) FILTER (WHERE hour = {this - 1})" for m in _READ]
-    sums.append(f"sum(sent) FILTER (WHERE hour < {this - WEEK + 24})")
-    sums += _cell_sums()
-    sql = (
-        f"SELECT {group}, {', '.join(sums)} FROM ingest_locationhour"  # noqa: S608 - our own words
-        f" WHERE hour >= {this - WEEK} AND location_id IN ({_listed(locations)}) GROUP BY 1"
-    )
+    sums = [f"sum({measure})" for measure in _READ]
+    last_hour = [f"{each} FILTER (WHERE hour = {this - 1})" for each in sums]
+    next_day_then = f"sum(sent) FILTER (WHERE hour < {this - WEEK + DAY})"
+    # Apart, for the week's rows are seven times as many, and each sum costs as much as a row.
+    weeks = _sums_since(this - WEEK, group, locations, [*sums, next_day_then, *_cell_sums()])
+    days = _sums_since(this - DAY, group, locations, [*sums, *last_hour])
+    nothing = [0] * 2 * len(_READ)
+    return {key: _lately(week, days.get(key, nothing)) for key, week in weeks.items()}
+
+
+def _sums_since(
+    first: int, group: str, locations: Collection[int] | None, sums: Iterable[str]
+) -> dict[int, list[Any]]:
     with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return {key: _lately([n or 0 for n in found]) for key, *found in cursor.fetchall()}
+        cursor.execute(
+            f"SELECT {group}, {', '.join(sums)} FROM ingest_locationhour"  # noqa: S608 - our own
+            f" WHERE hour >= {first} AND {_among(locations)} GROUP BY 1"
+        )
+        return {key: [n or 0 for n in found] for key, *found in cursor.fetchall()}
 
 
 def _cell_sums() -> Iterable[str]:
@@ -305,17 +372,19 @@ def _cell_sums() -> Iterable[str]:
         yield f"sum({squared}) {some}"
 
 
-def _lately(found: list[Any]) -> Lately:
+def _lately(week: list[Any], day: list[Any]) -> Lately:
     width = len(_READ)
-    parts = [dict(zip(_READ, found[i * width : (i + 1) * width], strict=True)) for i in range(3)]
-    *counted, hour = (Counts(**part) for part in parts)
-    cells = found[3 * width + 1 :]
+    expected, *cells = week[width:]
     return Lately(
-        windows=dict(zip(WINDOWS, counted, strict=True)),
-        hour=hour,
-        expected=found[3 * width],
+        windows={"24h": _counts(day[:width]), "7d": _counts(week[:width])},
+        hour=_counts(day[width:]),
+        expected=expected,
         cells={m: Cells(*cells[4 * i : 4 * i + 4]) for i, m in enumerate(_PARTS)},
     )
+
+
+def _counts(read: list[int]) -> Counts:
+    return Counts(**dict(zip(_READ, read, strict=True)))
 
 
 # --- Silence -------------------------------------------------------------------------------
@@ -325,7 +394,7 @@ _SILENCES = """
 SELECT before.location_id, sum(before.events)
 FROM (
     SELECT location_id, max(hour) AS hour FROM ingest_qualityhour
-    WHERE hour >= {start} AND events > 0 AND location_id IN ({places}) GROUP BY location_id
+    WHERE hour >= {start} AND events > 0 AND {places} GROUP BY location_id
 ) last
 JOIN ingest_qualityhour before ON before.location_id = last.location_id
     AND before.hour > last.hour - {week} AND before.hour >= {start}
@@ -335,7 +404,7 @@ GROUP BY before.location_id
 """
 
 
-def silences(locations: Iterable[int], *, now: datetime) -> dict[int, int]:
+def silences(locations: Iterable[int] | None, *, now: datetime) -> dict[int, int]:
     """How many events were due since the last one came, by location, where none came for an hour.
 
     Due is what came in the same hours of the week before. By the clock of receipt.
@@ -343,9 +412,18 @@ def silences(locations: Iterable[int], *, now: datetime) -> dict[int, int]:
     this = hour_of(now)
     numbers = {"this": this, "week": WEEK, "start": this - 2 * WEEK}
     with connection.cursor() as cursor:
-        cursor.execute(_SILENCES.format(places=_listed(locations), **numbers))
+        cursor.execute(_SILENCES.format(places=_among(locations), **numbers))
         return dict(cursor.fetchall())
 
 
-def _listed(numbers: Iterable[int]) -> str:
-    return ",".join(str(int(n)) for n in numbers) or "NULL"
+def suspended(locations: Iterable[int] | None, *, now: datetime) -> frozenset[int]:
+    """The locations, of these or of all, that a person has marked as stopped by HighLevel."""
+    found = frozenset(Suspension.objects.at(now).values_list("location_id", flat=True))
+    return found if locations is None else found.intersection(locations)
+
+
+def _among(locations: Iterable[int] | None) -> str:
+    """The condition that a row is of one of these locations, in SQL; ``None``: of any."""
+    if locations is None:
+        return f"location_id <> {FLEET_LOCATION}"
+    return f"location_id IN ({','.join(str(int(pk)) for pk in locations) or 'NULL'})"

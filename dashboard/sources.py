@@ -3,28 +3,39 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta
 
-from dashboard.from_counters import can_count, count_hours
+from dashboard.from_counters import can_count, can_lead, count_hours, count_leading
 from dashboard.from_deliveries import count_deliveries
 from dashboard.spans import EPOCH, Span, moment_of, whole_hours
-from dashboard.tallies import Question, Tally
+from dashboard.tallies import Leading, Question, Tally
 from ingest.retention import HOURS_DAYS, horizon
 
 _HOURS_KEPT = timedelta(days=HOURS_DAYS)
 
 
-def count(question: Question, *, counters: bool = True) -> tuple[Tally, list[Span]]:
+def count(
+    question: Question,
+    *,
+    counters: bool = True,
+    leading: Leading | None = None,
+    in_quarters: bool = True,
+) -> tuple[Tally, list[Span]]:
     """What was counted, and the stretches of time that the deliveries were needed for.
 
-    Without ``counters`` everything comes from the deliveries: slower, and the same.
+    Without ``counters`` everything comes from the deliveries: slower, and the same. With
+    ``leading`` only the first groups may be counted: see ``Tally.led``. Groups of time are quarters
+    of an hour, or longer where these will not do.
     """
     tally = Tally()
     hours, spans = whole_hours(question.start, question.until)
     if hours is not None:
         if counters and can_count(question):
+            if leading and not spans and can_lead(question):
+                count_leading(question, hours, tally, leading)
+                return tally, []
             spans = spans + count_hours(question, hours, tally)
         else:
             spans = [(question.start, question.until)]
-    count_deliveries(question, spans, tally)
+    count_deliveries(question, spans, tally, in_quarters=in_quarters)
     return tally, spans
 
 

@@ -94,17 +94,41 @@ def in_spans(spans: Iterable[Span], field: str = "sent_at") -> Q:
 
 
 class Quarter(Func):
-    """The quarter of an hour since 1970 that a time lies in: no zone splits one."""
+    """The quarter of an hour since 1970 that a time lies in: no zone splits one.
+
+    With ``step``, the first of so many quarters that follow each other.
+    """
 
     output_field = IntegerField()
 
+    def __init__(self, field: Any, step: int = 1) -> None:
+        super().__init__(field)
+        self._step = step
+
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        template = "CAST(strftime('%%%%s', substr(%(expressions)s, 1, 19)) AS INTEGER) / 900"
-        return self.as_sql(compiler, connection, template=template, **extra)
+        seconds = "CAST(strftime('%%%%s', substr(%(expressions)s, 1, 19)) AS INTEGER)"
+        return self.as_sql(compiler, connection, template=self._stepped(seconds), **extra)
 
     def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        template = "floor(extract(epoch FROM %(expressions)s) / 900)::int"
-        return self.as_sql(compiler, connection, template=template, **extra)
+        seconds = "floor(extract(epoch FROM %(expressions)s))::int"
+        return self.as_sql(compiler, connection, template=self._stepped(seconds), **extra)
+
+    def _stepped(self, seconds: str) -> str:
+        return f"{seconds} / {900 * self._step} * {self._step}"
+
+
+def step_of(by: str, zone: ZoneInfo, start: datetime | None, end: datetime | None) -> int:
+    """How many quarters always lie in the same hour or day of a zone, for ``Quarter`` to take.
+
+    ``end`` need not be exact: what happens within a year after it is looked at too.
+    """
+    if zone.key == "UTC":
+        return 24 * 4 if by == "day" else 4
+    if start is None or end is None:
+        return 1
+    days = range((end - start).days + 367)
+    offsets = ((start + timedelta(days=day)).astimezone(zone).utcoffset() for day in days)
+    return 4 if all(offset is not None and not offset % HOUR for offset in offsets) else 1
 
 
 def key_of(quarter: int, by: str, zone: ZoneInfo) -> str:

@@ -1,7 +1,7 @@
 """What rates are asked of, and what was counted for it, before it has names and an order."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -88,12 +88,28 @@ def ids_of(name: str, keys: Sequence[str]) -> list[int]:
     return value_ids(DIMENSIONS.get(name) or ATTEMPTS[name], keys)
 
 
+@dataclass(frozen=True)
+class Leading:
+    """Only the first groups are shown, of the others their sum: what tells which these are.
+
+    ``first`` is given measures by group, of which only those named in ``measures`` (and ``sent``)
+    are known, the others 0. It answers with the groups that have to be counted.
+    """
+
+    measures: tuple[str, ...]
+    first: Callable[[Mapping[int, Sequence[int]]], Sequence[int]]
+
+
 @dataclass
 class Tally:
-    """Measures by group, and in all: each delivery once in ``total``."""
+    """Measures by group, and in all: each delivery once in ``total``.
+
+    ``led``: only the first groups are there, and all of ``total``.
+    """
 
     groups: dict[int, list[int]] = field(default_factory=lambda: defaultdict(_nothing))
     total: list[int] = field(default_factory=lambda: _nothing())
+    led: bool = False
 
     def add(self, key: int, measures: Sequence[int]) -> None:
         """Add measures to a group, not to the total."""

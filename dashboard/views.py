@@ -1,89 +1,145 @@
-"""The pages. Page and live fragments share their URL, their filter and their markup."""
+"""The pages. A page and its live fragments share their URL, their filter and their markup."""
 
 from collections.abc import Callable
 from functools import wraps
+from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
-from django.utils.http import urlencode
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
-from dashboard import live
-from dashboard.access import Rights, get_location, restrict, rights_of
-from dashboard.filters import RANGES, Chip, Filter, FilterError, parse
-from ingest.models import Event, HourlyCount, Location, Value
-from ingest.vocabulary import Dimension
+from dashboard import feed, live, looks, queries
+from dashboard.access import Rights, get_location, may_operate, restrict, rights_of
+from dashboard.bounded import TookTooLong, bounded_reads
+from dashboard.filter_bar import bar_of, in_remembered_zone
+from dashboard.filters import FilterError, parse
+from dashboard.models import Suspension
+from dashboard.names import campaign_name
+from dashboard.pages import PAGES
+from dashboard.pages.page import Page
+from dashboard.reasons import get_reason
+from dashboard.self_test import send_test_event
+from ingest.models import Event, HourlyCount, Value
+from ingest.vocabulary import FLEET_LOCATION, Dimension
 
-PAGE_PARAMS = ("sort",)
-LISTED = 1_000  # suggestions under a field
-COLUMNS = (
-    ("key", "", ""),
-    ("sent", "Sent", "Delivered + bounced + in flight"),
-    ("delivered", "Delivered", "Accepted by the receiving server"),
-    ("bounced", "Bounced", "Refused for good, late bounces included"),
-    ("complained", "Complained", "Marked as spam by somebody who got it"),
-    ("in_flight", "In flight", "Queued or waiting for a retry"),
-    ("delivery_rate", "Delivery", "Delivered ÷ settled (delivered + bounced)"),
-    ("bounce_rate", "Bounces", "Bounced ÷ settled. Lines: 3 % warning, 5 % sending stops"),
-    ("complaint_rate", "Complaints", "Complained ÷ reached. Lines: 0.1 % and 0.3 %"),
-)
+LONGEST = 5.0  # seconds that a page's reads may take
 
-type Page = Callable[..., HttpResponse]
+type View = Callable[..., HttpResponseBase]
 
 
-def explain_bad_filter(page: Page) -> Page:
-    """Answer an unreadable filter with 400 and the sentence that says what is wrong."""
+def explained(view: View) -> View:
+    """Answer an unreadable filter with 400, what takes too long with 503, each in a sentence."""
 
-    @wraps(page)
-    def explained(request: HttpRequest, **kwargs: str) -> HttpResponse:
+    @wraps(view)
+    def answered(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
-            return page(request, **kwargs)
+            with bounded_reads(LONGEST):
+                return view(request, **kwargs)
         except FilterError as error:
             return render(request, "400.html", {"sentence": str(error)}, status=400)
+        except TookTooLong as error:
+            return render(request, "503.html", {"sentence": str(error)}, status=503)
 
-    return explained
+    return answered
 
 
 @require_GET
-@explain_bad_filter
-def overview(request: HttpRequest) -> HttpResponse:
-    """All locations that the user may see."""
+def overview(request: HttpRequest) -> HttpResponseBase:
+    """All locations that the user may see. Notes that they have looked."""
+    answer = _overview(request)
+    if answer.status_code == HTTPStatus.OK and not request.htmx:  # type: ignore[attr-defined]
+        looks.note(request.user.pk or 0, rights_of(request.user), now=timezone.now())
+    return answer
+
+
+@explained
+def _overview(request: HttpRequest) -> HttpResponse:
     rights = rights_of(request.user)
-    asked = _asked(request, rights)
-    context = {"title": "Overview"}
+    context: dict[str, Any] = {"title": "Overview"}
+    if not request.htmx:  # type: ignore[attr-defined]
+        now = timezone.now()
+        context["looked"] = looks.since_last(request.user.pk or 0, rights, now=now)
     if rights.everything and not Event.objects.exists():
         context["setup_url"] = _webhook_url(request)
-    return _page(request, "overview", asked, asked, rights, context)
+    return show(request, PAGES["overview"], rights, context)
 
 
 @require_GET
-@explain_bad_filter
+@explained
 def location(request: HttpRequest, ref: str) -> HttpResponse:
     """One location with its campaigns and tags. 404 for one that the user may not see."""
     rights = rights_of(request.user)
     found = get_location(ref, rights)
-    asked = _asked(request, rights)
-    whole = asked.with_("location", ref)
-    context = {"title": found.name or found.ref, "location": found}
-    return _page(request, "location", asked, whole, rights, context)
+    context = {
+        "title": found.name or found.ref,
+        "location": found,
+        "may_operate": may_operate(request.user, [found.pk]),
+        "suspensions": Suspension.objects.at(timezone.now()).filter(location=found),
+    }
+    return show(request, PAGES["location"], rights, context, ref)
 
 
 @require_GET
-@explain_bad_filter
+@explained
 def campaign(request: HttpRequest, key: str) -> HttpResponse:
     """One campaign or workflow and the locations that send it."""
     rights = rights_of(request.user)
     found = _get_campaign(key, rights)
-    asked = _asked(request, rights, default_range="30d")
-    whole = asked.with_("campaign", key)
     named = found.label not in ("", found.text)
-    title = found.label if named else live.campaign_name(found.text)
-    context = {"title": title, "campaign": found}
-    return _page(request, "campaign", asked, whole, rights, context)
+    title = found.label if named else campaign_name(found.text)
+    used = HourlyCount.objects.filter(dimension=Dimension.CAMPAIGN, value=found)
+    used = used.exclude(location_id=FLEET_LOCATION)
+    senders = set(used.values_list("location_id", flat=True)) if not rights.everything else ()
+    may = may_operate(request.user, senders)
+    context = {"title": title, "campaign": found, "may_operate": may}
+    return show(request, PAGES["campaign"], rights, context, key)
+
+
+@require_GET
+@explained
+def reasons(request: HttpRequest) -> HttpResponse:
+    """Why mail is refused: each refusal once."""
+    return show(request, PAGES["reasons"], rights_of(request.user), {"title": "Reasons"})
+
+
+@require_GET
+@explained
+def reason(request: HttpRequest, pk: int) -> HttpResponse:
+    """One refusal. 404 alike for one that is not there and one that only others have met."""
+    rights = rights_of(request.user)
+    found = get_reason(pk, rights)
+    return show(request, PAGES["reason"], rights, {"title": found.text, "reason": found}, str(pk))
+
+
+@require_GET
+@explained
+def status(request: HttpRequest) -> HttpResponse:
+    """Is it receiving, and how to set it up."""
+    context = {
+        "title": "Status",
+        "may_operate": may_operate(request.user),
+        "webhook_url": _webhook_url(request),
+        "received": Event.objects.exists(),
+    }
+    return show(request, PAGES["status"], rights_of(request.user), context)
+
+
+@require_POST
+def test_event(request: HttpRequest) -> HttpResponseBase:
+    """Send a signed test event through the endpoint of this very server."""
+    if not may_operate(request.user):
+        raise PermissionDenied
+    host, port = request.META["SERVER_NAME"], request.META["SERVER_PORT"]
+    sent = send_test_event(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    say = messages.success if sent.status == "stored" else messages.error
+    say(request, sent.sentence)
+    return redirect("dashboard:status")
 
 
 def _get_campaign(key: str, rights: Rights) -> Value:
@@ -97,34 +153,47 @@ def _get_campaign(key: str, rights: Rights) -> Value:
     return found
 
 
-def _asked(request: HttpRequest, rights: Rights, *, default_range: str = "24h") -> Filter:
-    params = [(name, value) for name, values in request.GET.lists() for value in values]
-    asked = parse(
-        params, now=timezone.now(), also=PAGE_PARAMS, default_range=default_range, blanks=True
-    )
-    asked.check_locations(rights)
-    return asked
-
-
-def _page(
+def show(
     request: HttpRequest,
-    view: str,
-    asked: Filter,
-    whole: Filter,
+    page: Page,
     rights: Rights,
-    extra: dict[str, Any],
+    context: dict[str, Any],
+    subject: str = "",
 ) -> HttpResponse:
-    """The page, or for htmx all of its fragments. ``whole`` is ``asked`` and the page's own."""
+    """The page, or for htmx its fragments alone. ``subject`` is the location or so it is about.
+
+    Raises ``FilterError`` for what cannot be read or answered.
+    """
+    params = [(name, value) for name, values in request.GET.lists() for value in values]
+    filter = parse(
+        params,
+        now=timezone.now(),
+        also=tuple(page.accepted),
+        default_range=page.default_range,
+        blanks=True,
+    )
+    filter.check_locations(rights)
+    filter = in_remembered_zone(filter, request)
+    if page.subject:
+        filter = filter.without(page.subject).with_(page.subject, subject)
+    asked = page.ask(filter, rights, page.options(params))
     if request.htmx:  # type: ignore[attr-defined]
-        text = live.fragments(view, whole, rights, now=whole.now, rows=[], state={})
-        return _private(HttpResponse(text))
-    sort = request.GET.get("sort", live.DEFAULT_SORT)
-    context = live.regions(view, whole, rights, now=whole.now, sort=sort) | extra
-    context["columns"] = _columns(asked, sort)
-    context["bar"] = _bar(asked, rights, sort)
-    context["feed"] = live.newest_feed(whole, rights)
-    context["live_url"] = f"/ws/live/?{whole.canonical()}&view={view}"
-    return _private(render(request, f"dashboard/{view}.html", context))
+        return _private(HttpResponse(live.fragments(page, asked, state={})))
+    query = asked.link(filter).removeprefix("?")
+    shown = {
+        "page": page,
+        "view": page.name,
+        "asked": asked,
+        "now": asked.now,
+        "zone": filter.zone.key,
+        "bar": bar_of(asked, page, request),
+        "cursor": queries.newest_cursor(),  # before all that is painted: nothing is missed
+        "live_url": f"/ws/live/?{query}&view={page.name}",
+    }
+    if page.feed:
+        shown["feed"] = feed.newest_feed(filter, rights)
+    with asked.in_zone():
+        return _private(render(request, f"dashboard/{page.name}.html", shown | context))
 
 
 def _private(response: HttpResponse) -> HttpResponse:
@@ -136,56 +205,3 @@ def _private(response: HttpResponse) -> HttpResponse:
 def _webhook_url(request: HttpRequest) -> str:
     base: str = settings.PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
     return f"{base}/webhooks/lc-email/"
-
-
-# --- The filter bar, and the links that sort a table -----------------------------------------
-
-
-def _link(query: str, sort: str) -> str:
-    """A link to this page with another filter, which keeps the order of its tables."""
-    return f"?{query}" if sort == live.DEFAULT_SORT else f"?{query}&{urlencode({'sort': sort})}"
-
-
-def _columns(asked: Filter, sort: str) -> list[dict[str, str]]:
-    """The heads of a table of rates. A second click turns the order around."""
-    columns = []
-    for name, label, about in COLUMNS:
-        direction = {name: "ascending", f"-{name}": "descending"}.get(sort, "")
-        first = name if name in ("key", "delivery_rate") else f"-{name}"
-        other = name if first.startswith("-") else f"-{name}"
-        url = _link(asked.canonical(), other if sort == first else first)
-        columns.append({"label": label, "about": about, "url": url, "direction": direction})
-    return columns
-
-
-def _bar(asked: Filter, rights: Rights, sort: str) -> dict[str, Any]:
-    """What the filter bar shows: suggestions, active terms, ranges; all as links or fields."""
-    locations = restrict(Location.objects.order_by("name", "ref"), rights, "pk")[:LISTED]
-    names = {found.ref: found.name or found.ref for found in locations}
-    sorting = [("sort", sort)] if sort != live.DEFAULT_SORT else []
-    return {
-        "locations": locations,
-        "tags": _tags(rights),
-        "kept": [*asked.params(), *sorting],
-        "chips": [_chip(chip, names, sort) for chip in asked.chips()],
-        "ranges": [(name, _link(asked.with_("range", name).canonical(), sort)) for name in RANGES],
-        "range": asked.range,
-    }
-
-
-def _chip(chip: Chip, names: dict[str, str], sort: str) -> dict[str, str]:
-    name, value, excluded = chip.term
-    return {
-        "name": f"not {name}" if excluded else name.replace("_", " "),
-        "value": names.get(value, value) if name == "location" else value,
-        "without": _link(chip.without, sort),
-    }
-
-
-def _tags(rights: Rights) -> list[str]:
-    """Tags to suggest: only those of locations that may be seen."""
-    tags = Value.objects.filter(dimension=Dimension.TAG).exclude(text="")
-    if not rights.everything:
-        used = restrict(HourlyCount.objects.filter(dimension=Dimension.TAG), rights)
-        tags = tags.filter(pk__in=used.values("value_id"))
-    return list(tags.order_by("text").values_list("text", flat=True)[:LISTED])

@@ -7,7 +7,6 @@ tables are large: every list is bounded by an index, and nothing counts further 
 import json
 from typing import Any
 
-import msgspec
 from django import forms
 from django.contrib import admin, messages
 from django.core.paginator import Paginator
@@ -19,7 +18,7 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from ingest import operator_rules
+from ingest import details, operator_rules
 from ingest.classify import FIXERS, SCOPES, RuleError
 from ingest.management.commands.create_source import webhook_url
 from ingest.models import (
@@ -33,7 +32,7 @@ from ingest.models import (
     Value,
     tag_ids,
 )
-from ingest.normalize import Detail, decode
+from ingest.normalize import decode
 from ingest.record import payload_of
 from ingest.vocabulary import Dimension, EventKind, Flag
 
@@ -223,7 +222,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
         obj: Any = None,
     ) -> HttpResponse:
         """The page of one delivery, with its timeline."""
-        events = obj.events.order_by("occurred_at", "id")[: TIMELINE + 1] if obj else ()
+        events = obj.events.select_related("ip", "pool", "mx") if obj else Event.objects.none()
+        events = events.order_by("occurred_at", "id")[: TIMELINE + 1]
         moments = [_moment(event) for event in events]
         context |= {"timeline": moments[:TIMELINE], "timeline_goes_on": len(moments) > TIMELINE}
         return super().render_change_form(request, context, add, change, form_url, obj)
@@ -231,7 +231,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
 def _moment(event: Event) -> dict[str, Any]:
     """One row of a timeline. Times are UTC, to the millisecond."""
-    detail = msgspec.json.decode(event.detail, type=Detail)
+    ways = (way.text if way else "" for way in (event.ip, event.pool, event.mx))
+    detail = details.load(event.detail, event.code, event.is_test, *ways)
     said = (detail.message, detail.description, detail.url, detail.user_agent)
     return {
         "at": event.occurred_at.isoformat(" ", "milliseconds")[:-6],

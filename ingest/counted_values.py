@@ -29,17 +29,18 @@ class Decisions:
 
     def __init__(self, *, limit: int = MOST_VALUES) -> None:
         self.limit = limit
-        self._apart: set[Pair] = set()
-        self._looked_up: set[tuple[int, tuple[object, ...]]] = set()
+        # Values by location: all whose decision is known, and those of them in (other).
+        self._known: dict[int, set[int]] = defaultdict(set)
         self._other: dict[int, set[int]] = defaultdict(set)
+        self._size = 0  # of what is known, at most
         self._undecided: frozenset[int] = frozenset()  # the empty values and (other) itself
         self._other_ids: dict[int, int] = {}
 
     def clear(self) -> None:
         """Forget everything: another database is behind the connection."""
-        self._apart.clear()
-        self._looked_up.clear()
+        self._known.clear()
         self._other.clear()
+        self._size = 0
 
     def exempt(self, empty: Iterable[int], other: dict[int, int]) -> None:
         """Name the values that need no decision: the empty ones, and (other) by dimension."""
@@ -58,7 +59,7 @@ class Decisions:
         """
         if not new:
             return
-        if len(self._apart) + len(self._looked_up) > self.most:
+        if self._size > self.most:
             self.clear()
         by_place: dict[Place, set[int]] = defaultdict(set)
         for location, dimension, value in new:
@@ -69,28 +70,27 @@ class Decisions:
         taken: dict[Pair, Place] = {}
         for place, values in by_place.items():
             location, room = place[0], max(0, self.limit - used[place])
-            unknown = sorted(value for value in values if (location, value) not in self._apart)
+            unknown = sorted(values - self._known[location])
             taken |= {(location, value): place for value in unknown[:room]}
             self._other[location].update(unknown[room:])
+            self._remember((location, value) for value in unknown)
         made = Counter(taken[pair] for pair in sql.add_counted_values(sorted(taken)))
         sql.add_used([(*place, n) for place, n in sorted(made.items())])
-        self._apart |= taken.keys()
 
     def learn(self, deliveries: Iterable[tuple[int, Counted]]) -> None:
         """Look up decisions on values of stored deliveries: without one, a value is (other)."""
-        alike = {(location, counted[5:]): counted for location, counted in deliveries}
         missing = {
-            pair
-            for (location, _), counted in alike.items()
-            if (location, counted[5:]) not in self._looked_up
-            for pair in _pairs_of(location, counted)
-            if not self._is_known(*pair)
+            (location, value)
+            for location, counted in deliveries
+            for value in _values_of(counted) - self._known[location]
+            if value not in self._undecided
         }
-        self._looked_up |= alike.keys()
         if missing:
             self._read(missing)
-            for location, value in missing - self._apart:
-                self._other[location].add(value)
+            for location, value in missing:
+                if value not in self._known[location]:
+                    self._other[location].add(value)
+            self._remember(missing)
 
     def _read(self, pairs: set[Pair]) -> None:
         if not pairs:
@@ -99,14 +99,15 @@ class Decisions:
             location_id__in={location for location, _ in pairs},
             value_id__in={value for _, value in pairs},
         )
-        self._apart |= pairs & set(stored.values_list("location_id", "value_id"))
+        self._remember(pairs.intersection(stored.values_list("location_id", "value_id")))
+
+    def _remember(self, pairs: Iterable[Pair]) -> None:
+        for location, value in pairs:
+            self._known[location].add(value)
+            self._size += 1
 
     def _is_known(self, location: int, value: int) -> bool:
-        return (
-            (location, value) in self._apart
-            or value in self._undecided
-            or (location in self._other and value in self._other[location])
-        )
+        return value in self._known[location] or value in self._undecided
 
     def cap(self, location: int, counted: Counted) -> Counted:
         """With what is not counted apart put under ``(other)``. Decisions must be known."""
@@ -118,16 +119,14 @@ class Decisions:
         return self._other_ids[dimension] if value in self._other[location] else value
 
 
-def _pairs_of(location: int, counted: Counted) -> Iterable[Pair]:
-    """Every (location, value) that a delivery may be counted under."""
-    yield from ((location, value) for value in counted[5:12])
-    for tag in ids_in(counted.tags):
-        yield location, tag
+def _values_of(counted: Counted) -> set[int]:
+    """Every value that a delivery may be counted under."""
+    values = {*counted[5:12], *ids_in(counted.tags)}
     if counted.ways != ",":
         for dimension in (Dimension.IP, Dimension.POOL):
             for mark in ("a", "d"):
-                for value in read_ways(counted.ways, mark + LETTERS[dimension]):
-                    yield location, value
+                values.update(read_ways(counted.ways, mark + LETTERS[dimension]))
+    return values
 
 
 decisions = Decisions()

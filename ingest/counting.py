@@ -6,12 +6,11 @@ moment; the rows of the whole fleet are then compared with the sums of the locat
 before the horizon are frozen: what they were counted from is gone.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
 from django.db import connection, models, transaction
 from django.db.models import Sum
 
@@ -29,7 +28,6 @@ from ingest.models import (
     ReasonHour,
     Value,
 )
-from ingest.normalize import Detail
 from ingest.retention import Kept, oldest_minute, read_horizon
 from ingest.statements import COUNTED_COLUMNS, aware_utc
 from ingest.vocabulary import FLEET, FLEET_LOCATION, MEASURES, OTHER_KEY, Dimension
@@ -201,8 +199,8 @@ def _count(location_id: int, horizon: Kept, *, now: int) -> Iterable[tuple[_Tabl
 
 def _count_deliveries(location_id: int, since: int) -> tuple[Counts, Counts]:
     """What the deliveries sent since an hour add up to, by hour and by value."""
-    hours: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
-    values: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
+    hours: dict[tuple[int, ...], int] = defaultdict(int)
+    values: dict[tuple[int, ...], int] = defaultdict(int)
     untagged = Value.objects.filter(dimension=Dimension.TAG, text="")
     no_tag = untagged.values_list("id", flat=True).first() or 0  # without it there is no mail yet
     cap = _cap(location_id)
@@ -212,10 +210,10 @@ def _count_deliveries(location_id: int, since: int) -> tuple[Counts, Counts]:
     for sent_at, *columns in rows.iterator(2_000):
         columns.insert(COUNTED_COLUMNS.index(None), int(sent_at.timestamp()) // 3600)
         counted = cap(counted_as.Counted(*columns))
-        _add(hours[counted.hour,], counted.measures)
+        hours[counted.hour,] += counted_as.packed(counted.measures)
         for (dimension, value), measures in counted_as.places(counted, no_tag).items():
-            _add(values[dimension, counted.hour, value], measures)
-    return _frozen(hours), _frozen(values)
+            values[dimension, counted.hour, value] += counted_as.packed(measures)
+    return _unpacked(hours), _unpacked(values)
 
 
 def _cap(location_id: int) -> Callable[[counted_as.Counted], counted_as.Counted]:
@@ -235,25 +233,14 @@ def _cap(location_id: int) -> Callable[[counted_as.Counted], counted_as.Counted]
     return lambda counted: counted_as.capped(counted, counted_under)
 
 
-def _zeros() -> list[int]:
-    return [0] * len(MEASURES)
-
-
-def _add(counts: list[int], measures: counted_as.Measures) -> None:
-    for position in measures:
-        counts[position] += 1
-
-
-def _frozen(table: dict[tuple[int, ...], list[int]]) -> Counts:
-    return {key: tuple(counts) for key, counts in table.items() if any(counts)}
+def _unpacked(table: dict[tuple[int, ...], int]) -> Counts:
+    return {key: counted_as.unpacked(counts) for key, counts in table.items() if counts}
 
 
 _UNIT_OF = {
     "postgresql": "floor(extract(epoch FROM occurred_at) / {seconds})::int",
     "sqlite": "CAST(strftime('%%s', substr(occurred_at, 1, 19)) AS INTEGER) / {seconds}",
 }
-# An event of test mode says so in its detail; no text in JSON can look like that.
-_OF_TEST = '%"test":true%'
 
 
 def _since(unit: int, seconds: int) -> Any:
@@ -268,31 +255,27 @@ def _count_events(table: _Table, location_id: int, since: int) -> Counts:
     columns = ", ".join(table.key[1:])
     sql = (
         f"SELECT {_UNIT_OF[connection.vendor].format(seconds=seconds)}, {columns}, count(*) "  # noqa: S608
-        "FROM ingest_event WHERE location_id = %s AND occurred_at >= %s AND detail NOT LIKE %s "
+        "FROM ingest_event WHERE location_id = %s AND occurred_at >= %s AND NOT is_test "
         f"GROUP BY 1, {columns}"
     )
     with connection.cursor() as cursor:
-        cursor.execute(sql, [location_id, _since(since, seconds), _OF_TEST])
+        cursor.execute(sql, [location_id, _since(since, seconds)])
         return {tuple(key): (n,) for *key, n in cursor}
 
 
 def _count_reasons(location_id: int, since: int) -> Counts:
-    """Failures by reason; their pools are only in the details."""
+    """Failures by reason; those without a pool under the empty one."""
     hour = _UNIT_OF[connection.vendor].format(seconds=3600)
+    empty = Value.objects.filter(dimension=Dimension.POOL, text="")
+    no_pool = empty.values_list("id", flat=True).first() or 0  # without it there is no mail yet
     sql = (
-        f"SELECT {hour}, reason_id, provider_id, detail, kind FROM ingest_event "  # noqa: S608
-        "WHERE location_id = %s AND occurred_at >= %s AND reason_id IS NOT NULL "
-        "AND detail NOT LIKE %s"
+        f"SELECT {hour}, reason_id, provider_id, coalesce(pool_id, %s), kind, count(*) "  # noqa: S608
+        "FROM ingest_event WHERE location_id = %s AND occurred_at >= %s AND reason_id IS NOT NULL "
+        "AND NOT is_test GROUP BY 1, 2, 3, 4, 5"
     )
-    pools = Value.objects.filter(dimension=Dimension.POOL).values_list("text", "id")
-    pool_ids = dict(pools)
-    found: Counter[tuple[int, ...]] = Counter()
     with connection.cursor() as cursor:
-        cursor.execute(sql, [location_id, _since(since, 3600), _OF_TEST])
-        for at, reason, provider, detail, kind in cursor:
-            pool = msgspec.json.decode(detail, type=Detail).pool
-            found[at, reason, provider, pool_ids[pool], kind] += 1
-    return {key: (n,) for key, n in found.items()}
+        cursor.execute(sql, [no_pool, location_id, _since(since, 3600)])
+        return {tuple(key): (n,) for *key, n in cursor}
 
 
 def _summed(table: _Table, since: int) -> Counts:

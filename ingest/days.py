@@ -12,6 +12,7 @@ from django.db import connection
 from django.db.models import Min
 
 from ingest.models import EventHour, LocationHour, ReasonHour
+from ingest.statements import added_sql
 from ingest.vocabulary import MEASURES, ROLLED_UP
 
 # The physical address of a row: what bounds a statement on a table with a key of many columns.
@@ -80,8 +81,9 @@ class Hours:
         key, counts = ", ".join(self.key), ", ".join(self.counts)
         same = ", ".join(column for column in self.key if column != "hour")
         read = ", ".join(str(int(day)) if column == "hour" else column for column in self.key)
-        sums = ", ".join(f"sum({column})" for column in self.counts)
-        added = ", ".join(f"{c} = {self.table}.{c} + excluded.{c}" for c in self.counts)
+        whole = "nullif(sum({}), 0)" if self.counts is MEASURES else "sum({})"
+        sums = ", ".join(map(whole.format, self.counts))
+        added = ", ".join(f"{c} = {added_sql(self.table, c)}" for c in self.counts)
         return (
             f"INSERT INTO {self.table} ({key}, {counts}) SELECT {read}, {sums} FROM {source} "  # noqa: S608
             f"GROUP BY {same} ORDER BY {same} ON CONFLICT ({key}) DO UPDATE SET {added}"

@@ -26,6 +26,7 @@ class Ids:
         self._named: set[tuple[int, str]] = set()
         self._values: dict[tuple[int, str], int] = {}
         self._reasons: dict[str, int] = {}
+        self._ready: set[tuple[str, int, str]] = set()  # values with an id, and decided on
         self._exempt = False
 
     def clear(self) -> None:
@@ -35,6 +36,7 @@ class Ids:
         self._named.clear()
         self._values.clear()
         self._reasons.clear()
+        self._ready.clear()
         self._exempt = False
         decisions.clear()
 
@@ -61,10 +63,11 @@ class Ids:
         companies = {app.location_ref: app.company_ref for app in apps}
         companies |= {event.location_ref: event.company_ref for event in events}
         self._prepare_locations(companies)
-        placed = {(event.location_ref, *value) for event in events for value in values_of(event)}
         self._make_room()
+        placed = {(event.location_ref, *value) for event in events for value in values_of(event)}
+        placed -= self._ready
         values = {pair[1:] for pair in placed} | _NO_VALUES
-        new_values = sorted(value for value in values if value not in self._values)
+        new_values = sorted(values - self._values.keys())
         reasons = {why.reason: why for why in whys if why.reason}
         new_reasons = [reasons[digest] for digest in sorted(reasons.keys() - self._reasons.keys())]
         if new_values or new_reasons or decisions.undecided(self._pairs(placed)):
@@ -72,6 +75,7 @@ class Ids:
                 self._make_values(new_values)
                 self._make_reasons(new_reasons)
                 decisions.decide(sql, decisions.undecided(self._pairs(placed)))
+        self._ready |= placed
         self._name_values(events)
 
     def _pairs(self, placed: Iterable[tuple[str, int, str]]) -> Iterator[tuple[int, int, int]]:
@@ -91,10 +95,11 @@ class Ids:
             raise
 
     def _make_room(self) -> None:
-        if len(self._values) + len(self._reasons) > self._most:
+        if len(self._values) + len(self._reasons) > self._most or len(self._ready) > self._most:
             self._values.clear()
             self._reasons.clear()
             self._named.clear()
+            self._ready.clear()
 
     def _make_values(self, missing: Sequence[tuple[int, str]]) -> None:
         if not missing:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from django.db.models import Count, Max
 
+from ingest import details
 from ingest.classify import BUILT_IN, Rule, RuleError, Rules
 from ingest.fingerprint import plain
 from ingest.models import ClassificationRule, Event, Value
@@ -162,23 +162,20 @@ def preview(row: ClassificationRule) -> Preview:
     return found
 
 
-_decode = msgspec.json.Decoder(Detail).decode
-
-
 def _newest_failures() -> list[tuple[EventKind, Category, Detail, str]]:
     last = Event.objects.order_by("-id").values_list("id", flat=True).first() or 0
     rows = list(
         Event.objects.filter(id__gt=last - LOOKED_BACK, kind__in=FAILURES)
         .order_by("-id")
-        .values_list("kind", "category", "detail", "provider_id")[:LOOKED_AT]
+        .values_list("kind", "category", "provider_id", *details.COLUMNS)[:LOOKED_AT]
     )
-    names = Value.objects.in_bulk({provider for _, _, _, provider in rows})
+    names = Value.objects.in_bulk({provider for _, _, provider, *_ in rows})
     return [
         (
             EventKind(kind),
             Category(category),
-            _decode(detail),
+            details.load(*detail),
             names[provider].text if provider in names else "",
         )
-        for kind, category, detail, provider in rows
+        for kind, category, provider, *detail in rows
     ]

@@ -1,4 +1,4 @@
-"""What is stored compressed: raw webhooks as they are kept, and deliveries' facts.
+"""What is stored compressed: raw webhooks as they are kept, facts and details.
 
 Bodies are bytes, whatever they hold, never json or text: what came is what is shown and replayed.
 Dictionaries are trained on demo traffic (``bench/dictionary.py``) and never change: what was
@@ -12,6 +12,7 @@ from pathlib import Path
 import zstandard
 
 RAW, DICTIONARY_1 = 0, 1
+MAGIC = b"\x28\xb5\x2f\xfd"  # that every frame of zstd begins with
 _SMALL = 200  # bytes below which compressing gains nothing
 
 

@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-import msgspec
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from ingest import fold, metrics, operator_rules, payloads, publish, retention
-from ingest.counted import Counted, Places, difference, places, write_ways
+from ingest import details, fold, metrics, operator_rules, payloads, publish, retention
+from ingest.counted import Counted, Places, difference, places, unpacked, write_ways
 from ingest.counted_values import decisions
 from ingest.ids import domain_of, ids, values_in
 from ingest.models import Event, KeptWebhook, Location
@@ -30,11 +29,10 @@ from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, n
 from ingest.quality import Tally, answers
 from ingest.quarantine import quarantine
 from ingest.retention import oldest_minute
-from ingest.statements import DeliveryKey, Raced, Sql, aware_utc, statements
+from ingest.statements import CountRow, DeliveryKey, Raced, Sql, aware_utc, statements
 from ingest.vocabulary import (
     FLEET,
     FLEET_LOCATION,
-    MEASURES,
     Dimension,
 )
 
@@ -77,16 +75,14 @@ def payload_of(event: Event) -> bytes | None:
     return payloads.unpack(event.payload_codec, bytes(event.payload))
 
 
-def _zeros() -> list[int]:
-    return [0] * len(MEASURES)
-
-
 class _Counts:
     """Differences to add to the counters, gathered over a batch."""
 
     def __init__(self, *, horizon: int) -> None:
-        self.hours: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
-        self.values: dict[tuple[int, ...], list[int]] = defaultdict(_zeros)
+        # By (location, hour) and place; as ``counted.packed``.
+        self._added: dict[tuple[int, int], dict[tuple[int, int], int]] = defaultdict(
+            lambda: defaultdict(int)
+        )
         self._horizon = horizon
         self._no_tag = ids.value(Dimension.TAG, "")
 
@@ -114,35 +110,32 @@ class _Counts:
         return found
 
     def _shift(self, location: int, hour: int, old: Places, new: Places) -> None:
+        added = self._added[location, hour]
         for place, measures in new.items():
             if change := difference(old.get(place, ()), measures):
-                self._add(location, hour, place, change)
-        for place in old.keys() - new.keys():
-            self._add(location, hour, place, difference(old[place], ()))
+                added[place] += change
+        for place, measures in old.items():
+            if place not in new:
+                added[place] += difference(measures, ())
 
-    def _add(
-        self,
-        location: int,
-        hour: int,
-        place: tuple[int, int],
-        change: tuple[tuple[int, int], ...],
-    ) -> None:
-        dimension, value = place
-        if not dimension:
-            rows = [self.hours[location, hour], self.hours[FLEET_LOCATION, hour]]
-        else:
-            rows = [self.values[location, dimension, hour, value]]
-            if dimension in FLEET:
-                rows.append(self.values[FLEET_LOCATION, dimension, hour, value])
-        for row in rows:
-            for measure, sign in change:
-                row[measure] += sign
+    def rows(self) -> tuple[list[CountRow], list[CountRow]]:
+        """What really changed in the counters of locations and of values, in key order."""
+        hours: dict[tuple[int, ...], int] = defaultdict(int)
+        values: dict[tuple[int, ...], int] = defaultdict(int)
+        for (location, hour), added in self._added.items():
+            for (dimension, value), change in added.items():
+                if not dimension:
+                    hours[location, hour] += change
+                    hours[FLEET_LOCATION, hour] += change
+                else:
+                    values[location, dimension, hour, value] += change
+                    if dimension in FLEET:
+                        values[FLEET_LOCATION, dimension, hour, value] += change
+        return _changed(hours), _changed(values)
 
-    def rows(
-        self, table: dict[tuple[int, ...], list[int]]
-    ) -> list[tuple[tuple[int, ...], list[int]]]:
-        """What really changed, in key order."""
-        return sorted((key, counts) for key, counts in table.items() if any(counts))
+
+def _changed(table: dict[tuple[int, ...], int]) -> list[CountRow]:
+    return [(key, unpacked(table[key])) for key in sorted(table) if table[key]]
 
 
 @dataclass(slots=True)
@@ -282,8 +275,9 @@ def _write_events(sql: Sql, entries: list[_Entry], *, now: int) -> None:
 def _write_counts(sql: Sql, counts: _Counts, old: list[tuple[Any, ...]]) -> None:
     if old:
         sql.update_deliveries(old)
-    sql.add_location_hours(counts.rows(counts.hours))
-    sql.add_hourly_counts(counts.rows(counts.values))
+    hours, values = counts.rows()
+    sql.add_location_hours(hours)
+    sql.add_hourly_counts(values)
 
 
 def lock_deliveries(sql: Sql, keys: Iterable[DeliveryKey]) -> list[Change]:
@@ -329,9 +323,8 @@ def _fold_deliveries(sql: Sql, touched: list[Change]) -> tuple[_Counts, list[tup
     new, old = [], []
     touched.sort(key=lambda change: (change.key[1], change.key[2], change.key[0]))
     standings = [fold.judge(change.facts) for change in touched]
-    ids.learn(value for standing in standings for value in values_in(standing))
     ids.learn_reasons(standing.reason for standing in standings)
-    found = [_counted(*pair) for pair in zip(touched, standings, strict=True)]
+    found = _count_all(touched, standings)
     decisions.learn(
         (change.key[0], counted) for change, counted in zip(touched, found, strict=True)
     )
@@ -350,6 +343,17 @@ def _fold_deliveries(sql: Sql, touched: list[Change]) -> tuple[_Counts, list[tup
         for change in touched:
             change.id = change.id or made[change.key]
     return counts, old
+
+
+def _count_all(touched: list[Change], standings: list[fold.Standing]) -> list[Counted]:
+    """Where deliveries count. All their values have ids that are known from here on."""
+    try:  # nearly always they are known, and looking for one that is not costs more than this
+        for standing in standings:
+            ids.value(Dimension.MX, standing.ways.mx)
+        return list(map(_counted, touched, standings))
+    except KeyError:
+        ids.learn(value for standing in standings for value in values_in(standing))
+        return list(map(_counted, touched, standings))
 
 
 def _counted(change: Change, standing: fold.Standing) -> Counted:
@@ -476,9 +480,6 @@ def _hour_of(event: NormalizedEvent) -> int:
     return event.occurred_at // 3_600_000_000
 
 
-_encode_detail = msgspec.json.Encoder().encode
-
-
 def _event_row(entry: _Entry, changes: dict[tuple[int, str, str], Change]) -> tuple[Any, ...]:
     item, event, why, key = entry.item, entry.event, entry.why, entry.key
     codec, payload = payloads.pack(item.body)
@@ -494,25 +495,20 @@ def _event_row(entry: _Entry, changes: dict[tuple[int, str, str], Change]) -> tu
         why.bounce_class,
         ids.reason(why.reason),
         ids.value(Dimension.PROVIDER, event.provider),
-        stored_detail(event),
+        _way(Dimension.IP, event.detail.ip),
+        _way(Dimension.POOL, event.detail.pool),
+        _way(Dimension.MX, event.detail.mx),
+        event.test,
         event.content,
         webhook_digest(event.detail.webhook_id),
-        payload,
         codec,
+        details.dump(details.kept_of(event)),
+        payload,
     )
 
 
-def stored_detail(event: NormalizedEvent) -> str:
-    """What stays of an event when its payload has gone: nothing that a column says too."""
-    detail = event.detail
-    kept = msgspec.structs.replace(
-        detail,
-        word="" if detail.word == event.kind.word else detail.word,
-        form="" if detail.form == "wrapped" else detail.form,
-        webhook_id="",  # see ``webhook_digest``
-        test=event.test,
-    )
-    return _encode_detail(kept).decode()
+def _way(dimension: Dimension, text: str) -> int | None:
+    return ids.value(dimension, text) if text else None
 
 
 def webhook_digest(webhook_id: str) -> int | None:

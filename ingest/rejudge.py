@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from django.db.models import QuerySet
 
-from ingest import fold
+from ingest import details, fold
 from ingest.classify import Rules
 from ingest.models import Event, Value
 from ingest.normalize import Detail
@@ -86,9 +86,8 @@ class Found:
 
 _COLUMNS = (
     "id", "location_id", "delivery_id", "kind", "occurred_at", "key", "category", "bounce_class",
-    "reason__digest", "provider_id", "detail",
+    "reason__digest", "provider_id", *details.COLUMNS,
 )  # fmt: skip
-_detail = msgspec.json.Decoder(Detail).decode
 
 
 def failures_of(events: QuerySet[Event], since: int) -> list[Failure]:
@@ -99,7 +98,7 @@ def failures_of(events: QuerySet[Event], since: int) -> list[Failure]:
 
 def _failure(
     pk: int, location: int, delivery: int | None, kind: int, occurred_at: datetime, key: bytes,
-    category: int, bounce_class: int, digest: bytes | None, provider: int, detail: str,
+    category: int, bounce_class: int, digest: bytes | None, provider: int, *detail: Any,
 ) -> Failure:  # fmt: skip
     return Failure(
         id=pk,
@@ -111,7 +110,7 @@ def _failure(
         refusal=Refusal(category, bounce_class),
         reason=bytes(digest).hex() if digest else "",
         provider=provider,
-        detail=_detail(detail),
+        detail=details.load(*detail),
     )
 
 

@@ -12,6 +12,8 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -24,6 +26,8 @@ from ingest.vocabulary import MEASURES
 
 type DeliveryKey = tuple[int, str, str]
 type EventKey = tuple[int, bytes]
+type CountRow = tuple[tuple[int, ...], Sequence[int]]
+"""A counter's key, and what to add to each of its counts."""
 
 STATE_COLUMNS = (
     "sent_at", "outcome", "flags", "bounce_class", "category", "code",
@@ -38,8 +42,8 @@ COUNTED_COLUMNS = (
 KEY_COLUMNS = ("location_id", "message_id", "recipient")
 EVENT_COLUMNS = (
     "location_id", "delivery_id", "key", "kind", "occurred_at", "received_at", "code",
-    "category", "bounce_class", "reason_id", "provider_id", "detail", "content", "webhook",
-    "payload", "payload_codec",
+    "category", "bounce_class", "reason_id", "provider_id", "ip_id", "pool_id", "mx_id", "is_test",
+    "content", "webhook", "payload_codec", "detail", "payload",
 )  # fmt: skip
 LOCATION_HOUR_KEY = ("location_id", "hour")
 HOURLY_COUNT_KEY = ("location_id", "dimension", "hour", "value_id")
@@ -72,19 +76,21 @@ class Raced(Exception):
 
 
 _TYPES = {
-    "id": "bigint", "location_id": "bigint", "delivery_id": "bigint", "message_id": "text",
+    "id": "bigint", "location_id": "int", "delivery_id": "bigint", "message_id": "text",
     "recipient": "text", "sent_at": "bigint", "outcome": "smallint", "flags": "int",
     "bounce_class": "smallint", "category": "smallint", "code": "smallint",
-    "campaign_id": "bigint", "step_id": "bigint", "provider_id": "bigint", "domain_id": "bigint",
-    "sending_domain_id": "bigint", "ip_id": "bigint", "pool_id": "bigint", "mx_id": "bigint",
+    "campaign_id": "int", "step_id": "int", "provider_id": "int", "domain_id": "int",
+    "sending_domain_id": "int", "ip_id": "int", "pool_id": "int", "mx_id": "int",
     "reason_id": "int", "tags": "text", "ways": "text", "facts": "text", "key": "text",
     "first_at": "bigint", "last_at": "bigint", "webhook": "bigint",
-    "kind": "smallint", "occurred_at": "bigint", "received_at": "bigint", "detail": "text",
+    "kind": "smallint", "occurred_at": "bigint", "received_at": "bigint", "detail": "int[]",
     "content": "bigint", "payload": "int[]", "payload_codec": "smallint", "hour": "int",
-    "dimension": "smallint", "value_id": "bigint", "used": "int", "minute": "int", "events": "int",
+    "dimension": "smallint", "value_id": "int", "is_test": "bool", "used": "int", "minute": "int",
+    "events": "int",
     **dict.fromkeys((*MEASURES, *QUALITY_COLUMNS), "int"),
 }  # fmt: skip
-_COUNTS = frozenset((*MEASURES, *QUALITY_COLUMNS))
+_COUNTS = frozenset(QUALITY_COLUMNS)
+_PIECES = ("detail", "payload")  # the last of EVENT_COLUMNS
 _TIMES = {"sent_at", "occurred_at", "received_at", "first_at", "last_at"}
 
 
@@ -100,15 +106,22 @@ def _read(column: str) -> str:
         return "decode(r.key, 'hex')"
     if column == "facts":
         return "decode(r.facts, 'base64')"
-    if column == "payload":
-        return "substring(%b::bytea FROM r.payload[1] FOR r.payload[2])"
+    if column in _PIECES:
+        return f"substring(%b::bytea FROM r.{column}[1] FOR r.{column}[2])"
     if column in _COUNTS:
         return f"coalesce(r.{column}, 0)"
     return f"r.{column}"
 
 
+def added_sql(table: str, column: str) -> str:
+    """What a counter has after an upsert adds to it. Measures are NULL where they are 0."""
+    if column in MEASURES:
+        return f"nullif(coalesce({table}.{column}, 0) + coalesce(excluded.{column}, 0), 0)"
+    return f"{table}.{column} + excluded.{column}"
+
+
 def _upsert(table: str, key: Sequence[str], counts: Sequence[str], source: str) -> str:
-    added = ", ".join(f"{c} = {table}.{c} + excluded.{c}" for c in counts)
+    added = ", ".join(f"{c} = {added_sql(table, c)}" for c in counts)
     return (
         f"INSERT INTO {table} ({', '.join((*key, *counts))}) {source} "
         f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {added}"
@@ -151,12 +164,20 @@ def _texts(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         yield *row[:-1], b64encode(row[-1]).decode()
 
 
+def _pieces(parts: Iterable[bytes]) -> Iterator[tuple[int, int]]:
+    """Where each part begins when they are put together, from 1 on, and how long it is."""
+    begin = 1
+    for part in parts:
+        yield begin, len(part)
+        begin += len(part)
+
+
 def _count_json(
     key: Sequence[str],
-    rows: Iterable[tuple[tuple[int, ...], list[int]]],
+    rows: Iterable[CountRow],
     columns: Sequence[str] = MEASURES,
 ) -> str:
-    """Counter rows with only the counts that change: the rest is null, read as 0."""
+    """Counter rows with only the counts that change: the rest is null."""
     return orjson.dumps(
         [
             dict(zip(key, ids, strict=True))
@@ -164,6 +185,12 @@ def _count_json(
             for ids, counts in rows
         ]
     ).decode()
+
+
+def _changed(rows: Sequence[CountRow]) -> tuple[str, ...]:
+    """The measures that any of these rows changes: most often a third of them."""
+    columns = zip(*(counts for _, counts in rows), strict=True)
+    return tuple(name for name, counts in zip(MEASURES, columns, strict=True) if any(counts))
 
 
 class Postgres:
@@ -201,8 +228,6 @@ class Postgres:
             f"SELECT {event_read} FROM {_recordset(EVENT_COLUMNS)} "
             "ON CONFLICT (location_id, key) DO NOTHING RETURNING id"
         )
-        self._add_location_hours = self._counting("ingest_locationhour", LOCATION_HOUR_KEY)
-        self._add_hourly_counts = self._counting("ingest_hourlycount", HOURLY_COUNT_KEY)
         self._decide, self._add_used = (
             made(f"SELECT {', '.join(map(_read, columns))} FROM {_recordset(columns)}")
             for made, columns in ((_decide, COUNTED_VALUE), (_add_used, COUNTED_VALUES))
@@ -217,7 +242,7 @@ class Postgres:
         )  # fmt: skip
 
     @staticmethod
-    def _counting(table: str, key: Sequence[str], counts: Sequence[str] = MEASURES) -> str:
+    def _counting(table: str, key: Sequence[str], counts: Sequence[str]) -> str:
         columns = (*key, *counts)
         read = ", ".join(_read(c) for c in columns)
         return _upsert(table, key, counts, f"SELECT {read} FROM {_recordset(columns)}")
@@ -294,15 +319,17 @@ class Postgres:
         """Write deliveries' states: rows of id + STATE_COLUMNS."""
         self._execute(self._update_deliveries, _json(("id", *STATE_COLUMNS), _texts(rows)))
 
-    def add_location_hours(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
+    def add_location_hours(self, rows: Sequence[CountRow]) -> None:
         """Add to the counters of locations: (LOCATION_HOUR_KEY, measures), sorted."""
-        if rows:
-            self._execute(self._add_location_hours, _count_json(LOCATION_HOUR_KEY, rows))
+        self._add_measures("ingest_locationhour", LOCATION_HOUR_KEY, rows)
 
-    def add_hourly_counts(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
+    def add_hourly_counts(self, rows: Sequence[CountRow]) -> None:
         """Add to the counters of values: (HOURLY_COUNT_KEY, measures), sorted."""
+        self._add_measures("ingest_hourlycount", HOURLY_COUNT_KEY, rows)
+
+    def _add_measures(self, table: str, key: Sequence[str], rows: Sequence[CountRow]) -> None:
         if rows:
-            self._execute(self._add_hourly_counts, _count_json(HOURLY_COUNT_KEY, rows))
+            self._execute(self._counting(table, key, _changed(rows)), _count_json(key, rows))
 
     def add_minutes(self, rows: Sequence[tuple[int, ...]]) -> None:
         """Add to the minute table: rows of MINUTE_KEY + count, sorted."""
@@ -322,7 +349,7 @@ class Postgres:
         """Widen the times that providers gave reasons in: rows of REASON_PROVIDER, sorted."""
         self._execute(self._add_reason_providers, _json(REASON_PROVIDER, rows))
 
-    def add_quality(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
+    def add_quality(self, rows: Sequence[CountRow]) -> None:
         """Add to the quality of what came in: (QUALITY_KEY, QUALITY_COLUMNS), sorted."""
         if rows:
             self._execute(self._add_quality, _count_json(QUALITY_KEY, rows, QUALITY_COLUMNS))
@@ -332,15 +359,19 @@ class Postgres:
 
         Raises ``Raced`` where another process has stored one of them.
         """
-        # All payloads travel as one binary parameter; each row names its piece of it.
-        encoded, begin = [], 1
-        for row in rows:
-            length = len(row[-2])
-            encoded.append((*row[:2], row[2].hex(), *row[3:-2], [begin, length], row[-1]))
-            begin += length
-        payloads = b"".join(row[-2] for row in rows)
+        # All details travel as one binary parameter, and all payloads; each row names its pieces.
+        details, payloads = ([row[at] for row in rows] for at in (-2, -1))
+        encoded = [
+            (*row[:2], row[2].hex(), *row[3:-2], *pieces)
+            for row, *pieces in zip(rows, _pieces(details), _pieces(payloads), strict=True)
+        ]
         self._execute("SELECT pg_advisory_xact_lock(%s)", EVENT_LOCK)
-        ids = self._execute(self._insert_events, payloads, _json(EVENT_COLUMNS, encoded)).fetchall()
+        ids = self._execute(
+            self._insert_events,
+            b"".join(details),
+            b"".join(payloads),
+            _json(EVENT_COLUMNS, encoded),
+        ).fetchall()
         if len(ids) != len(rows):
             raise Raced
         return int(max(ids)[0])
@@ -388,8 +419,6 @@ class Sqlite:
             + " WHERE id = %s"
         )
         self._insert_events = self._insert("ingest_event", ("id", *EVENT_COLUMNS))
-        self._add_location_hours = self._counting("ingest_locationhour", LOCATION_HOUR_KEY)
-        self._add_hourly_counts = self._counting("ingest_hourlycount", HOURLY_COUNT_KEY)
         self._decide, self._add_used = (
             made(f"SELECT {pieces} FROM json_each(%s) k WHERE true")
             for made, columns in ((_decide, COUNTED_VALUE), (_add_used, COUNTED_VALUES))
@@ -409,7 +438,8 @@ class Sqlite:
         return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
 
     @staticmethod
-    def _counting(table: str, key: Sequence[str], counts: Sequence[str] = MEASURES) -> str:
+    @lru_cache(256)
+    def _counting(table: str, key: Sequence[str], counts: Sequence[str]) -> str:
         marks = ", ".join(["%s"] * (len(key) + len(counts)))
         return _upsert(table, key, counts, f"VALUES ({marks})")
 
@@ -485,13 +515,25 @@ class Sqlite:
         """Write deliveries' states: rows of id + STATE_COLUMNS."""
         self._many(self._update_deliveries, [(naive_utc(row[1]), *row[2:], row[0]) for row in rows])
 
-    def add_location_hours(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
+    def add_location_hours(self, rows: Sequence[CountRow]) -> None:
         """Add to the counters of locations: (LOCATION_HOUR_KEY, measures)."""
-        self._many(self._add_location_hours, [(*key, *counts) for key, counts in rows])
+        self._add_measures("ingest_locationhour", LOCATION_HOUR_KEY, rows)
 
-    def add_hourly_counts(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
+    def add_hourly_counts(self, rows: Sequence[CountRow]) -> None:
         """Add to the counters of values: (HOURLY_COUNT_KEY, measures)."""
-        self._many(self._add_hourly_counts, [(*key, *counts) for key, counts in rows])
+        self._add_measures("ingest_hourlycount", HOURLY_COUNT_KEY, rows)
+
+    def _add_measures(self, table: str, key: Sequence[str], rows: Sequence[CountRow]) -> None:
+        if not rows:
+            return
+        changed = _changed(rows)
+        places = [MEASURES.index(name) for name in changed]
+        # One place twice: of a single one, itemgetter would give no tuple.
+        pick = itemgetter(*places, places[-1])
+        self._many(
+            self._counting(table, key, changed),
+            [(*ids, *pick(counts)[:-1]) for ids, counts in rows],
+        )
 
     def add_minutes(self, rows: Sequence[tuple[int, ...]]) -> None:
         """Add to the minute table: rows of MINUTE_KEY + count."""
@@ -512,7 +554,7 @@ class Sqlite:
             [(*row[:2], naive_utc(row[2]), naive_utc(row[3])) for row in rows],
         )
 
-    def add_quality(self, rows: Sequence[tuple[tuple[int, ...], list[int]]]) -> None:
+    def add_quality(self, rows: Sequence[CountRow]) -> None:
         """Add to the quality of what came in: (QUALITY_KEY, QUALITY_COLUMNS)."""
         self._many(self._add_quality, [(*key, *counts) for key, counts in rows])
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings as django_settings
 
-from tests.serving import Server, running
+from tests.serving import Server, running, templates
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 FILES_VARIABLE = "SENDWATCH_TEST_FILES"
@@ -58,6 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _remove_files() -> None:
     shutil.rmtree(os.environ.pop(FILES_VARIABLE), ignore_errors=True)
+
+
+def pytest_sessionfinish() -> None:
+    templates.close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -134,11 +138,16 @@ def sign(signing_key: Ed25519PrivateKey) -> Callable[[bytes], str]:
     return lambda body: base64.b64encode(signing_key.sign(body)).decode()
 
 
+def find_chromium() -> str | None:
+    """The path of a Chromium: the variable CHROMIUM, or one on the PATH."""
+    names = (os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES)
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of a Chromium: the variable CHROMIUM, or one on the PATH. Skips without one."""
-    names = (os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES)
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    """The path of a Chromium. Skips without one."""
+    found = find_chromium()
     if found is None:
         pytest.skip("no Chromium: install chromium, or name one in CHROMIUM")
     return found

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent
+SQLITE_FILE = "sendwatch.sqlite3"
 WEBHOOK = "/webhooks/lc-email/"
 # Made once: httpx would read the system's certificates again for each request.
 TLS = ssl.create_default_context()
@@ -71,7 +73,7 @@ class Server:
                 [sys.executable, *self._command()],
                 cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90  # machines are busy
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
@@ -108,14 +110,36 @@ class Server:
             raise RuntimeError(f"{arguments}: {done.stdout}\n{done.stderr}")
         return done.stdout
 
-    def token(self, username: str = "watcher", *, staff: bool = True) -> str:
-        """A bearer token of a user, made at first use."""
-        self.manage(
-            "shell", "-v", "0", "-c",
+    def shell(self, code: str) -> str:
+        """Run Python in the server's project; returns the last line that it printed.
+
+        A process takes a second of two processors' time: for rows, ``query`` takes none.
+        """
+        return (self.manage("shell", "-v", "0", "-c", code).strip().splitlines() or [""])[-1]
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Rows of the server's database."""
+        if "DATABASE_URL" in self.env:
+            with psycopg.connect(self.env["DATABASE_URL"]) as connection:
+                return connection.execute(statement.encode()).fetchall()
+        path = Path(self.env["DATA_DIR"]) / SQLITE_FILE
+        with contextlib.closing(sqlite3.connect(path, timeout=20)) as database:
+            return database.execute(statement).fetchall()
+
+    def token(
+        self, username: str = "watcher", *, staff: bool = True, locations: tuple[str, ...] = ()
+    ) -> str:
+        """A bearer token of a user, made at first use with memberships of these locations."""
+        return self.shell(
             "from django.contrib.auth.models import User;"
-            f"User.objects.get_or_create(username={username!r}, defaults={{'is_staff': {staff}}})",
-        )  # fmt: skip
-        return self.manage("create_api_token", username).strip().splitlines()[-1]
+            "from django.core.management import call_command;"
+            "from dashboard.models import Membership; from ingest.models import Location;"
+            "user, _ = User.objects.get_or_create("
+            f"username={username!r}, defaults={{'is_staff': {staff}}});"
+            "[Membership.objects.create(user=user, location=location)"
+            f" for location in Location.objects.filter(ref__in={locations!r})];"
+            f"call_command('create_api_token', {username!r})"
+        )
 
     def post(self, payload: Any, **options: Any) -> httpx.Response:
         """Post a signed webhook: bytes as they are, anything else as JSON."""
@@ -138,8 +162,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def own_database(engine: str, folder: Path) -> Iterator[dict[str, str]]:
-    """The environment of a database that nobody else uses; dropped at the end."""
+def own_database(engine: str, folder: Path, template: str = "") -> Iterator[dict[str, str]]:
+    """The environment of a database that nobody else uses; dropped at the end.
+
+    On PostgreSQL it may be made as a copy of another, to which nobody is connected.
+    """
     if engine == "sqlite":
         yield {}
         return
@@ -148,8 +175,9 @@ def own_database(engine: str, folder: Path) -> Iterator[dict[str, str]]:
     name = f"sendwatch_{os.getpid()}_{folder.name.replace('-', '_')}".lower()[:60]
     admin = urlunsplit(parts._replace(scheme="postgresql", path="/postgres"))
     redis = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/5")
+    made_from = sql.SQL("TEMPLATE {}").format(sql.Identifier(template or "template1"))
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), made_from))
     try:
         yield {
             "DATABASE_URL": urlunsplit(parts._replace(path=f"/{name}")),
@@ -161,6 +189,21 @@ def own_database(engine: str, folder: Path) -> Iterator[dict[str, str]]:
             connection.execute(
                 sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
             )
+
+
+# What servers of this process are made from; whoever starts them closes it after the last.
+templates = contextlib.ExitStack()
+
+
+@functools.cache
+def _migrated() -> str:
+    """A database of PostgreSQL in which `migrate` ran: once for all servers of this process."""
+    database = templates.enter_context(own_database("postgresql", Path("template")))
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--no-input", "-v", "0"],
+        cwd=ROOT, env=_clean_environment() | database, check=True, capture_output=True,
+    )  # fmt: skip
+    return urlsplit(database["DATABASE_URL"]).path[1:]
 
 
 @functools.cache
@@ -186,13 +229,12 @@ def running(kind: str, engine: str, folder: Path, **settings: str) -> Iterator[S
     folder.mkdir(parents=True, exist_ok=True)
     signer = Signer()
     own = {"DATA_DIR": str(folder), "WEBHOOK_ED25519_KEYS": signer.public_pem}
-    with own_database(engine, folder) as database:
+    template = _migrated() if engine == "postgresql" else ""
+    with own_database(engine, folder, template) as database:
         env = _clean_environment() | database | own
         server = Server(kind, env | settings, signer, free_port())
         if engine == "sqlite":
-            shutil.copy(_prepared("migrate") / "sendwatch.sqlite3", folder)
-        else:
-            server.manage("migrate", "-v", "0")
+            shutil.copy(_prepared("migrate") / SQLITE_FILE, folder)
         (folder / "static").symlink_to(_prepared("collectstatic") / "static")
         try:
             server.start()

@@ -162,10 +162,18 @@ def _tables() -> list[Any]:
             )
         ],
         {
-            (*row, bytes(event.key), payload_of(event))
+            (*row, bytes(event.key), bytes(event.detail), payload_of(event))
             for row, event in zip(
                 Event.objects.order_by("id").values_list(
-                    "received_at", "code", "detail", "content", "webhook", "delivery__message_id"
+                    "received_at",
+                    "code",
+                    "ip__text",
+                    "pool__text",
+                    "mx__text",
+                    "is_test",
+                    "content",
+                    "webhook",
+                    "delivery__message_id",
                 ),
                 Event.objects.order_by("id"),
                 strict=True,

@@ -13,6 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from ingest import details
 from tests.serving import Server, running
 
 pytestmark = pytest.mark.both_engines
@@ -72,14 +73,8 @@ def delivered(event_id: str) -> dict[str, Any]:
 
 def event_ids(server: Server) -> list[str]:
     """The provider ids of all stored events."""
-    printed = server.manage(
-        "shell", "-v", "0", "-c",
-        "import json; from ingest.models import Event;"
-        "print(json.dumps([json.loads(d)['event_id'] for d in"
-        " Event.objects.values_list('detail', flat=True)]))",
-    )  # fmt: skip
-    found: list[str] = json.loads(printed.strip().splitlines()[-1])
-    return found
+    rows = server.query("SELECT detail FROM ingest_event")
+    return [details.load(stored, None, False, None, None, None).event_id for (stored,) in rows]
 
 
 def under_load(server: Server, seconds: float, end: Any) -> list[Load]:

@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,21 @@ def test_imports_go_one_way(package: str) -> None:
         for path in (ROOT / package).rglob("*.py")
         for name in imported(path)
         if name.split(".")[0] in FORBIDDEN[package]
+    ]
+    assert wrong == []
+
+
+def test_what_runs_is_locked_for_running() -> None:
+    """What only development needs is not installed where mail is watched."""
+    locked = set(re.findall(r"^(\S+)==", (ROOT / "requirements.lock").read_text(), re.M))
+    packages = packages_distributions()
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for package in (*FORBIDDEN, "config")
+        for path in (ROOT / package).rglob("*.py")
+        for name in {full.split(".")[0] for full in imported(path)}
+        if (found := {re.sub("[_.]", "-", each).lower() for each in packages.get(name, ())})
+        and not found & locked
     ]
     assert wrong == []
 
@@ -161,7 +177,9 @@ def test_the_top_level_is_the_plan() -> None:
 
 
 def test_no_data_is_tracked() -> None:
-    kept = re.compile(r"(^|/)(var|\.venv|__pycache__)/|\.sqlite3|\.pem$|secret_key$|login\.txt$")
+    kept = re.compile(
+        r"(^|/)(var|\.venv|__pycache__)(/|$)|\.sqlite3|\.pem$|secret_key$|login\.txt$"
+    )
     assert [name for name in tracked() if kept.search(name)] == []
 
 

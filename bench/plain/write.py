@@ -10,8 +10,9 @@ from typing import Any
 
 from django.db import IntegrityError, OperationalError, models, transaction
 from django.db.models import F
+from django.db.models.functions import Coalesce
 
-from ingest import fold
+from ingest import details, fold
 from ingest.counted import Counted, Measures, places, write_ways
 from ingest.counted_values import CAPPED
 from ingest.ids import domain_of, values_of
@@ -36,7 +37,7 @@ from ingest.payloads import pack
 from ingest.quality import COLUMNS as QUALITY_COLUMNS
 from ingest.quality import KEY as QUALITY_KEY
 from ingest.quality import Tally
-from ingest.record import Item, stored_detail, webhook_digest
+from ingest.record import Item, webhook_digest
 from ingest.retention import oldest_minute
 from ingest.statements import COUNTED_COLUMNS, aware_utc
 from ingest.vocabulary import FLEET, FLEET_LOCATION, MEASURES, OTHER_KEY, Dimension
@@ -239,7 +240,7 @@ def _save_counts(rows: Rows) -> None:
 
 
 def _increase(model: type[models.Model], key: Mapping[str, int], changes: dict[str, int]) -> None:
-    more = {name: F(name) + n for name, n in changes.items()}
+    more = {name: Coalesce(F(name), 0) + n for name, n in changes.items()}
     rows = model._default_manager.filter(**key)
     if rows.update(**more):
         return
@@ -319,7 +320,16 @@ def _create_event(
         bounce_class=why.bounce_class,
         reason_id=reason,
         provider_id=_value_id(Dimension.PROVIDER, event.provider),
-        detail=stored_detail(event),
+        **{
+            f"{dimension.word}_id": _value_id(dimension, text) if text else None
+            for dimension, text in (
+                (Dimension.IP, event.detail.ip),
+                (Dimension.POOL, event.detail.pool),
+                (Dimension.MX, event.detail.mx),
+            )
+        },
+        is_test=event.test,
+        detail=details.dump(details.kept_of(event)),
         content=event.content,
         webhook=webhook_digest(event.detail.webhook_id),
         payload=payload,

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from django import template
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from dashboard import judging
@@ -17,8 +17,12 @@ register = template.Library()
 NBSP = "\N{NO-BREAK SPACE}"
 # HighLevel's lines and Gmail's, the one that stops the mail first.
 LINES = {
-    "bounce_rate": ((0.05, "bad"), (0.03, "warn")),
-    "complaint_rate": ((0.003, "bad"), (0.001, "warn")),
+    **dict.fromkeys(
+        ("bounce_rate", "hard_bounce_rate", "block_rate"), ((0.05, "bad"), (0.03, "warn"))
+    ),
+    **dict.fromkeys(
+        ("complaint_rate", "visible_complaint_rate"), ((0.003, "bad"), (0.001, "warn"))
+    ),
 }
 
 
@@ -36,6 +40,24 @@ def ago(moment: datetime, now: datetime) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
     return f"{seconds} s ago"
+
+
+@register.filter
+def seconds(value: float) -> str:
+    """How long, in the unit that suits: ``2.4 s``, ``12 min``, ``3.5 h``."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if value >= size:
+            return f"{value / size:.3g}{NBSP}{unit}"
+    return f"{value:.2g}{NBSP}s" if value < 10 else f"{value:.0f}{NBSP}s"
+
+
+@register.simple_tag
+def part(share: Mapping[str, float | None]) -> SafeString:
+    """A part of a whole as ``dashboard.quality.share`` gives it; "no data" where there is none."""
+    value = share["value"]
+    if value is None:
+        return format_html('<span class="none">{}</span>', "no data")
+    return format_html("{}", percent(value))
 
 
 def percent(value: float) -> str:
@@ -97,18 +119,24 @@ def _rate(row: Counted, name: str) -> Rate:
 
 
 @register.simple_tag
-def rate_cell(label: str, row: Counted, name: str) -> SafeString:
-    """A table cell: the rate, the line that it is over, and what it is made of."""
+def rate_cell(label: str, row: Counted, name: str, url: str = "") -> SafeString:
+    """A table cell: the rate, the line that it is over, and what it is made of.
+
+    ``url`` is the list of what the rate counts.
+    """
     rate = _rate(row, name)
     if rate.value is None:
         return format_html('<td data-label="{}" class="none"><span>no data</span></td>', label)
     level, words = verdict(name, rate)
     hint = format_html(' <b class="hint">{}</b>', words) if level in ("warn", "bad") else ""
     early = " · too early" if level == "early" else ""
+    counted = made_of(rate)
+    if url:
+        counted = format_html('<a href="{}">{}</a>', url, counted)
     return format_html(
         '<td data-label="{}" class="{}" title="95 % range {}">'
         "<span>{}{}</span><small>{}{}</small></td>",
-        label, level, heading(rate), percent(rate.value), hint, made_of(rate), early,
+        label, level, heading(rate), percent(rate.value), hint, counted, early,
     )  # fmt: skip
 
 
@@ -135,4 +163,80 @@ def rate_figure(label: str, row: Counted, name: str, base: str) -> SafeString:
         base,
         "too early · " if level == "early" else "",
         heading(rate),
+    )
+
+
+@register.simple_tag
+def rate_line(label: str, row: Counted, name: str, before: Rate | None, url: str) -> SafeString:
+    """A rate in one line of a list: with its range, what it is made of, and how it has moved."""
+    rate = _rate(row, name)
+    if rate.value is None:
+        return format_html(
+            '<dt>{}</dt><dd class="figure"><span class="none">no data</span></dd>', label
+        )
+    level, words = verdict(name, rate)
+    counted = format_html('<a href="{}">{}</a>', url, made_of(rate)) if url else made_of(rate)
+    hint = format_html(' <b class="hint">{}</b>', words) if level in ("warn", "bad") else ""
+    return format_html(
+        '<dt>{}</dt><dd class="figure {}"><span>{}</span>{}</dd>'
+        '<dd class="words">{}{} <span class="range">range {}</span></dd>'
+        '<dd class="moved">{}</dd>',
+        label,
+        level,
+        percent(rate.value),
+        hint,
+        counted,
+        " · too early" if level == "early" else "",
+        heading(rate),
+        _moved(rate, before),
+    )
+
+
+def _moved(rate: Rate, before: Rate | None) -> SafeString | str:
+    """How far a rate has moved since it was as old, in percentage points."""
+    if before is None or before.value is None or rate.value is None:
+        return ""
+    points = 100 * (rate.value - before.value)
+    mark = "▲" if points > 0 else "▼"
+    number = f"{abs(points):.2f}" if abs(points) < 1 else f"{abs(points):.1f}"
+    if float(number) == 0:
+        return "unchanged"
+    title = f"points beside {percent(before.value)} in the earlier period, when it was as old"
+    return format_html('<span title="{}">{} {}</span>', title, mark, number)
+
+
+@register.simple_tag
+def listed(number: int, url: str = "") -> SafeString | str:
+    """A count, and if there is one the way to its list."""
+    return format_html('<a href="{}">{}</a>', url, count(number)) if url else count(number)
+
+
+@register.simple_tag
+def rate_band(low: float | None, high: float | None) -> str:
+    """A band of rates: ``3.1–4.2 %``."""
+    if low is None or high is None:
+        return "no data"
+    if low == high:
+        return percent(low)
+    return f"{percent(low).removesuffix(f'{NBSP}%')}–{percent(high)}"
+
+
+@register.simple_tag
+def moved_cell(label: str, row: Counted, before: Counts | None, *names: str) -> SafeString:
+    """A table cell: how far rates have moved since an earlier period, and how much mail that had.
+
+    ``names`` are pairs of a word and the rate that it stands for.
+    """
+    if before is None or not before.sent:
+        return format_html('<td data-label="{}" class="none"><span>no mail then</span></td>', label)
+    moves = format_html_join(
+        "",
+        '<span class="moved">{} {}</span>',
+        (
+            (word, _moved(getattr(row.counts, name), getattr(before, name)) or "no data")
+            for word, name in zip(names[::2], names[1::2], strict=True)
+        ),
+    )
+    return format_html(
+        '<td data-label="{}">{}<small>{} sent then</small></td>', label, moves, count(before.sent)
     )

@@ -8,13 +8,15 @@
   const skew = Date.parse(document.body.dataset.now || "") - Date.now() || 0;
   const now = () => Date.now() + skew;
 
-  /* --- Swaps: elements stay, only what differs changes, so focus, hover, selection, open
-         disclosures and half-made clicks survive a frame. ------------------------------------ */
+  const some = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+  const told = { events: 0, complaints: 0 }; // since the last sentence
+  let caughtUp = () => {};
+
+  /* --- Swaps: elements stay, only what differs changes: focus, hover, selection, open
+         disclosures and half-made clicks survive a frame. --- */
   const flash = (node) => {
     const box = node.parentElement?.closest("[data-flash]");
-    if (box && !calm.matches) {
-      box.animate([{ color: "var(--accent)" }, {}], { duration: 1200, easing: "ease-out" });
-    }
+    if (box && !calm.matches) box.animate([{ color: "var(--accent)" }, {}], 1200);
   };
   const patch = (old, fresh) => {
     if (old.nodeName !== fresh.nodeName) return void old.replaceWith(fresh);
@@ -25,7 +27,6 @@
       }
       return;
     }
-    if (old.classList.contains("cross")) return; // the reader's own
     for (const { name } of [...old.attributes]) {
       if (name !== "open" && !fresh.hasAttribute(name)) old.removeAttribute(name);
     }
@@ -37,8 +38,19 @@
     after.forEach((child, i) => (before[i] ? patch(before[i], child) : old.append(child)));
     before.slice(after.length).forEach((child) => child.remove());
   };
+  // Where somebody types or is about to press a button nothing moves: the region waits.
+  const held = new Map();
+  const isHeld = (target) =>
+    target.querySelector(":is(input, select, textarea, button):focus-visible") !== null;
+  document.addEventListener("focusout", () =>
+    setTimeout(() => {
+      for (const [target, fragment] of held) swaps.patch(target, fragment);
+    }),
+  );
   const swaps = {
     patch(target, fragment) {
+      if (isHeld(target)) return void held.set(target, fragment);
+      held.delete(target);
       patch(target, fragment.firstElementChild);
     },
     rows(target, fragment) {
@@ -49,10 +61,15 @@
       }
       while (target.rows.length > target.dataset.keep) target.rows[0].remove();
     },
+    cursor(target, fragment) {
+      const { cursor, missed } = fragment.firstElementChild.dataset;
+      target.dataset.cursor = cursor;
+      caughtUp(missed);
+    },
     feed(target, fragment) {
-      waiting.push(...fragment.querySelectorAll("li[id]"));
-      if (paused()) showFeedState();
-      else flush();
+      take([...fragment.querySelectorAll("li[id]")]);
+      leftOut += Number(fragment.firstElementChild.dataset.leftOut || 0);
+      feedChanged();
     },
   };
   htmx.defineExtension("patch", {
@@ -66,35 +83,49 @@
 
   /* --- Feed --- */
   const KEPT = 200;
+  const NOUNS = { complained: "complaint", bounced: "bounce", deferred: "deferral" };
   const FAILED = ".k-bounced, .k-deferred, .k-suppressed, .k-rejected, .k-complained";
   const feed = byId("feed");
   const button = byId("feed-pause");
   const pill = byId("feed-new");
   let waiting = [];
-  let held = false;
+  let leftOut = 0;
+  let stopped = false;
   let hovered = false;
   const inFocus = () => feed.contains(document.activeElement) && document.activeElement !== feed;
+  const isSelected = () => !getSelection().isCollapsed && feed.contains(getSelection().anchorNode);
   const paused = () => {
-    if (held) return "Paused";
+    if (stopped) return "Paused";
     if (document.hidden) return "Paused: tab hidden";
+    if (feed.querySelector("[open]")) return "Paused: row open";
+    if (isSelected()) return "Paused: text selected";
     if (feed.scrollTop > 4) return "Paused: scrolled";
     if (inFocus()) return "Paused: row in focus";
     return hovered ? "Paused: pointer here" : "";
   };
   const cursor = (row) => Number(row.dataset.cursor);
-  const fresh = () => {
-    const seen = new Set();
-    return waiting
-      .filter((row) => !byId(row.id) && !seen.has(row.id) && seen.add(row.id))
-      .sort((a, b) => cursor(b) - cursor(a))
-      .slice(0, KEPT);
+  const count = (rows, kind) => rows.filter((row) => row.matches(".k-" + kind)).length;
+  // Of those that wait the newest are kept, and all that failed; the others are counted.
+  const take = (rows) => {
+    const known = new Set(waiting.map((row) => row.id));
+    const news = rows.filter((row) => !byId(row.id) && !known.has(row.id));
+    waiting = [...news, ...waiting].sort((a, b) => cursor(b) - cursor(a));
+    const bad = waiting.filter((row) => row.matches(FAILED)).length;
+    let good = Math.max(0, KEPT - bad);
+    const before = waiting.length;
+    waiting = waiting.filter((row) => row.matches(FAILED) || good-- > 0).slice(0, 5 * KEPT);
+    leftOut += before - waiting.length;
+    told.events += news.length;
+    told.complaints += count(news, "complained");
   };
   const flush = () => {
-    for (const row of fresh()) {
+    for (const row of waiting) {
       const next = [...feed.children].find((other) => cursor(other) < cursor(row));
       feed.insertBefore(row, next || null);
     }
     waiting = [];
+    byId("feed-left-out").textContent = leftOut ? `${some(leftOut, "event")} not shown` : "";
+    leftOut = 0;
     // Failures stay longest: they are few, and what one looks for.
     const spare = [...feed.children].filter((row) => !row.matches(FAILED));
     while (feed.children.length > KEPT) (spare.pop() || feed.lastElementChild).remove();
@@ -104,30 +135,27 @@
   };
   const showFeedState = () => {
     const reason = paused();
-    waiting = reason ? fresh() : waiting;
-    const count = (kind) => waiting.filter((row) => row.matches(".k-" + kind)).length;
-    const parts = [`${waiting.length}${waiting.length >= KEPT ? "+" : ""} new`];
-    if (count("complained")) parts.push(`${count("complained")} complained`);
-    if (count("bounced")) parts.push(`${count("bounced")} bounced`);
+    const worst = Object.keys(NOUNS).find((kind) => count(waiting, kind));
+    const news = `${(waiting.length + leftOut).toLocaleString("en")} new`;
     byId("feed-state").textContent = reason;
-    button.textContent = held ? "Resume" : "Pause";
-    button.setAttribute("aria-pressed", String(held));
+    button.textContent = stopped ? "Resume" : "Pause";
+    button.ariaPressed = stopped;
     pill.hidden = !reason || !waiting.length;
-    pill.textContent = parts.join(" · ");
-    pill.classList.toggle("bad", parts.length > 1);
+    pill.textContent = worst ? `${news}, ${some(count(waiting, worst), NOUNS[worst])}` : news;
+    pill.className = `pill ${worst || ""}`;
   };
   const feedChanged = () => (paused() ? showFeedState() : flush());
-  const hold = (value) => {
-    held = value;
-    feedChanged();
-  };
   if (feed) {
     button.hidden = false;
-    button.addEventListener("click", () => hold(!held));
+    button.addEventListener("click", () => {
+      stopped = !stopped;
+      feedChanged();
+    });
     pill.addEventListener("click", () => {
-      held = false;
-      hovered = false;
+      stopped = hovered = false;
       feed.scrollTop = 0;
+      for (const row of feed.querySelectorAll("[open]")) row.open = false;
+      getSelection().empty();
       flush();
     });
     feed.addEventListener("pointerenter", (event) => {
@@ -141,18 +169,19 @@
     feed.addEventListener("scroll", feedChanged, { passive: true });
     feed.addEventListener("focusin", showFeedState);
     feed.addEventListener("focusout", () => setTimeout(feedChanged));
+    feed.addEventListener("toggle", feedChanged, true);
+    document.addEventListener("selectionchange", feedChanged);
     document.addEventListener("visibilitychange", feedChanged);
   }
-  document.addEventListener("keydown", (event) => {
-    const typing = event.target.matches("input:not([type=checkbox]), select, textarea");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "p" && feed) hold(!held);
-    const field = document.querySelector(".filters .field");
-    if (event.key === "/" && field) {
-      event.preventDefault();
-      field.focus();
-    }
-  });
+
+  /* --- For those who listen: a sentence every ten seconds at most, none while paused --- */
+  const announce = (text) => (byId("summary").textContent = text);
+  setInterval(() => {
+    const { events, complaints } = told;
+    told.events = told.complaints = 0;
+    if (!events || paused()) return;
+    announce(`New: ${some(events, "event")}, ${some(complaints, "complaint")}`);
+  }, 10_000);
 
   /* --- Times --- */
   const ago = (then) => {
@@ -173,38 +202,59 @@
   /* --- Connection --- */
   const live = byId("live");
   if (live) {
-    htmx.config.wsReconnectDelay = (tries) =>
-      Math.min(1_000 * 2 ** tries, 8_000) * (0.5 + Math.random() / 2);
+    htmx.config.wsReconnectDelay = (tries) => {
+      const delay = Math.min(1_000 * 2 ** tries, 8_000) * (0.5 + Math.random() / 2);
+      retryAt = Date.now() + delay;
+      return delay;
+    };
+    // What the page has seen: a socket begins there, and says how much it missed.
+    htmx.createWebSocket = (url) => new WebSocket(`${url}&after=${live.dataset.cursor}`);
     const POLL = 10_000;
-    const PATIENCE = 2_000;
+    const PATIENCE = 3_000;
     let polling = 0;
     let losing = 0;
+    let retryAt = 0;
+    let wasLost = false;
+    let asOf = "";
     let over = false;
     const say = (state, text) => {
       root.dataset.live = state;
       byId("live-word").textContent = text;
     };
-    const clock = () => new Date(now()).toLocaleTimeString([], { hour12: false });
+    const sayLost = () => {
+      const left = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
+      say("lost", `Live updates lost, retrying (${left} s)${asOf}`);
+    };
+    setInterval(() => polling && sayLost(), 1_000);
+    caughtUp = (missed) => {
+      if (!wasLost) return;
+      wasLost = false;
+      const said = missed ? `Caught up ${some(Number(missed), "event")}` : "Caught up";
+      say("live", said);
+      announce(said);
+      setTimeout(() => polling || over || say("live", "Live"), 4_000);
+    };
     const refresh = () => {
       if (!over) htmx.ajax("GET", location.href, { source: live, target: live, swap: "none" });
     };
     const lost = () => {
       losing = 0;
       if (polling || over) return;
-      say("lost", "Live updates lost, retrying");
+      wasLost = true;
       polling = setInterval(refresh, POLL);
+      sayLost();
+      announce("Live updates lost, retrying");
       refresh();
     };
     const losingIt = () => {
       if (!losing && !polling && !over) losing = setTimeout(lost, PATIENCE);
     };
     document.addEventListener("htmx:wsOpen", () => {
-      const wasLost = polling;
       clearTimeout(losing);
       clearInterval(polling);
       losing = polling = 0;
-      say("live", wasLost ? "Caught up" : "Live");
-      if (wasLost) setTimeout(() => polling || over || say("live", "Live"), 4_000);
+      asOf = "";
+      say("live", "Live");
     });
     document.addEventListener("htmx:wsClose", (event) => {
       const { event: close, socketWrapper } = event.detail;
@@ -222,7 +272,10 @@
         over = true;
         clearInterval(polling);
         say("lost", "Signed out. Reload the page to log in");
-      } else if (polling) say("lost", `Live updates lost, retrying. As of ${clock()}`);
+      } else if (polling) {
+        asOf = ` · as of ${new Date(now()).toLocaleTimeString([], { hour12: false })}`;
+        sayLost();
+      }
     });
   }
 
@@ -233,25 +286,4 @@
     await navigator.clipboard.writeText(copy.dataset.copy);
     copy.textContent = "Copied";
   });
-  const plot = byId("minutes-plot");
-  const readOut = (event) => {
-    const box = plot.querySelector("svg.bars").getBoundingClientRect();
-    const rows = byId("minutes-rows").rows;
-    const i = Math.floor(((event.clientX - box.left) / box.width) * rows.length);
-    const inside = event.type === "pointermove" && i >= 0 && i < rows.length;
-    byId("minutes-caption").hidden = inside;
-    byId("minutes-read").hidden = !inside;
-    for (const line of plot.querySelectorAll(".cross")) {
-      line.classList.toggle("off", !inside);
-      line.setAttribute("x1", i + 0.5);
-      line.setAttribute("x2", i + 0.5);
-    }
-    if (inside) {
-      const [at, ...counts] = [...rows[i].cells].map((cell) => cell.textContent.trim());
-      const names = ["delivered", "deferred", "bounced", "complained"];
-      byId("minutes-read").textContent = `${at}: ${counts.map((n, j) => `${n} ${names[j]}`).join(", ")}`;
-    }
-  };
-  plot?.addEventListener("pointermove", readOut);
-  plot?.addEventListener("pointerleave", readOut);
 })();

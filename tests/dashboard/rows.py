@@ -5,9 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import blake2b
 
-import msgspec
-
-from ingest import retention
+from ingest import details, retention
 from ingest.counted import write_ways
 from ingest.models import (
     CountedValue,
@@ -147,6 +145,14 @@ def _placed(values: Iterable[Value]) -> list[tuple[Dimension, int]]:
     return [(Dimension(found.dimension), found.pk) for found in values]
 
 
+def _stored(detail: Detail) -> dict[str, object]:
+    """The columns that hold a detail, but for its code."""
+    ways = ((Dimension.IP, detail.ip), (Dimension.POOL, detail.pool), (Dimension.MX, detail.mx))
+    return {dimension.word: value(dimension, text) for dimension, text in ways if text} | {
+        "detail": details.dump(detail), "is_test": detail.test,
+    }  # fmt: skip
+
+
 def key(moment: datetime, number: int) -> bytes:
     """The key of an event at a moment, told apart by its number. It begins with its hour."""
     return (int(moment.timestamp()) // 3600).to_bytes(4) + number.to_bytes(12)
@@ -165,16 +171,16 @@ def event(
 ) -> Event:
     """One stored event, of a delivery or of a location only."""
     moment = occurred_at or (of.sent_at if of else NOW)
+    columns.setdefault("received_at", NOW)
     return Event.objects.create(
         location=of.location if of else location(location_ref),
         delivery=of,
         key=key(moment, Event.objects.count() + 1),
         kind=kind,
         occurred_at=moment,
-        received_at=NOW,
         code=code,
         provider=value(Dimension.PROVIDER, provider),
-        detail=msgspec.json.encode(detail or Detail()).decode(),
+        **_stored(detail or Detail()),
         content=0,
         **columns,
     )

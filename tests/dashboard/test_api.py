@@ -11,7 +11,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.urls import reverse
 
-from dashboard import api, bounded, queries
+from dashboard import bounded, health, queries
 from dashboard.models import ApiToken, Membership
 from ingest import fold
 from ingest.normalize import Detail
@@ -243,7 +243,7 @@ def test_health_is_open_to_all() -> None:
 
 
 def test_a_missing_migration_is_not_ready_until_it_is_applied() -> None:
-    api._migrated.cache_clear()
+    health._migrated.cache_clear()
     applied = MigrationRecorder(connection)
     ((app, newest),) = MigrationLoader(connection).graph.leaf_nodes("ingest")
     applied.record_unapplied(app, newest)
@@ -271,7 +271,7 @@ def test_a_database_that_fails_is_not_ready_and_still_alive() -> None:
     def fail(*call: Any) -> None:
         raise DatabaseError("gone")
 
-    api._migrated.cache_clear()
+    health._migrated.cache_clear()
     with connection.execute_wrapper(fail):
         answer = Client().get("/readyz")
         assert (answer.status_code, answer.json()["database"]) == (503, "DatabaseError")

@@ -1,5 +1,7 @@
 """Rates and what changed them over HTTP: what is answered, to whom, and what is refused."""
 
+import csv
+import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +13,10 @@ from dashboard.filters import parse
 from dashboard.lists import list_filter
 from dashboard.models import Membership
 from dashboard.rates import COUNTS, RATES
+from ingest import counting
 from ingest.models import Location
-from tests.dashboard import lives
+from ingest.vocabulary import Outcome
+from tests.dashboard import lives, rows
 
 pytestmark = pytest.mark.django_db
 FROM, TO = "2026-09-21T00:00Z", "2026-09-25T09:41Z"
@@ -143,3 +147,21 @@ def test_a_range_ends_now(web: Client) -> None:
     ended = datetime.fromisoformat(table["to"])
     assert timedelta(0) <= datetime.now(UTC) - ended < timedelta(minutes=1)
     assert ended - datetime.fromisoformat(table["from"]) >= timedelta(hours=24)
+
+
+def test_a_table_of_rates_as_a_file(web: Client) -> None:
+    rows.delivery(1, campaign="=cmd|calc", outcome=Outcome.BOUNCED, sent_at=rows.NOW)
+    rows.delivery(2, campaign="bulk:1", sent_at=rows.NOW)
+    counting.rebuild(now=int(rows.NOW.timestamp() * 1e6))
+    query = "?by=campaign&from=2026-11-22T00:00Z&to=2026-11-23T00:00Z"
+    answer = web.get(f"/api/rates/{query}&format=csv")
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    assert answer["Content-Disposition"].startswith('attachment; filename="rates-by-campaign-')
+    table = list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"))))
+    assert [row["campaign"] for row in table] == ["'=cmd|calc", "bulk:1", "(total)"]
+    assert [row["sent"] for row in table] == ["1", "1", "2"]
+    wanted = web.get(f"/api/rates/{query}").json()["rows"]
+    assert [row["bounce_rate"] for row in table[:2]] == [
+        str(row["bounce_rate"]["value"]) for row in wanted
+    ]
+    assert web.get(f"/api/rates/{query}&format=xls").status_code == 400

@@ -1,12 +1,24 @@
 """The geometry of charts: what is high, what is low, and what is not drawn at all."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.charts import HEIGHT, Minute, bars, ceiling, dots, minute_chart
+from dashboard.charts import (
+    HEIGHT,
+    GaugeBand,
+    Minute,
+    Step,
+    bars,
+    ceiling,
+    dots,
+    gauge_band,
+    minute_chart,
+    step_chart,
+)
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -76,3 +88,57 @@ def test_the_summary_tells_the_hour_in_words() -> None:
     assert chart.summary == (
         "In the last 60 minutes: 1,234 delivered, 0 deferred, 0 bounced, 2 complained."
     )
+
+
+# --- Steps -----------------------------------------------------------------------------------
+
+
+def steps(count: int, **counts: dict[int, int]) -> list[Step]:
+    """Hours from noon on, with counts by kind and index."""
+    starts = [NOON + timedelta(hours=i) for i in range(count)]
+    return [
+        Step(at, at + timedelta(hours=1), **{kind: n.get(i, 0) for kind, n in counts.items()})
+        for i, at in enumerate(starts)
+    ]
+
+
+def test_classes_are_stacked_on_a_scale_of_their_own() -> None:
+    made = steps(2, sent={0: 900}, delivered={0: 880}, hard={0: 2}, block={0: 1}, soft={0: 1})
+    chart = step_chart(made, [], hourly=True)
+    assert (chart.volume_top, chart.failure_top) == (1000, 4)
+    assert chart.hard == "M0.14 100V50h.72V100"
+    assert chart.block == "M0.14 50V25h.72V50"
+    assert chart.soft == "M0.14 25V0h.72V25"
+
+
+def test_the_lines_stand_where_the_rates_are() -> None:
+    chart = step_chart(steps(2), [], hourly=True)
+    assert chart.rate_top == 0.06
+    assert [(line.kind, line.y) for line in chart.lines] == [("stop", "16.67"), ("warn", "50")]
+    high = [replace(step, low=0.05, high=0.15) for step in steps(1)]
+    assert step_chart(high, [], hourly=True).rate_top == 0.2
+
+
+def test_marks_that_would_lie_on_each_other_share_a_flag() -> None:
+    marks = [(NOON + timedelta(hours=h), text) for h, text in ((1, "a"), (1.2, "b"), (30, "c"))]
+    flags = step_chart(steps(48), marks, hourly=True).flags
+    assert [(flag.label, flag.texts) for flag in flags] == [("1–2", ("a", "b")), ("3", ("c",))]
+    assert flags[1].x == "62.5%"
+
+
+def test_a_chart_of_nothing_draws_nothing() -> None:
+    chart = step_chart([], [(NOON, "a")], hourly=False)
+    assert (chart.delivered, chart.band, chart.ticks) == ("", "", [])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "drawn"),
+    [
+        (0.03, 0.045, GaugeBand("50%", "25%", beyond=False)),
+        (0.0, 0.0, GaugeBand("0%", "1%", beyond=False)),
+        (0.05, 0.2, GaugeBand("83.33%", "16.67%", beyond=True)),
+        (0.5, 0.6, GaugeBand("99%", "1%", beyond=True)),
+    ],
+)
+def test_a_band_is_seen_wherever_it_lies(low: float, high: float, drawn: GaugeBand) -> None:
+    assert gauge_band(low, high) == drawn

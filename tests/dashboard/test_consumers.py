@@ -1,6 +1,7 @@
 """The sockets, on real servers: who gets in, what they see, in what order, and how they end."""
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -95,11 +96,10 @@ def test_a_session_needs_an_origin_of_ours(server: Server) -> None:
 
 def login(server: Server, username: str) -> str:
     """A session cookie of a staff user with a session made by logging in."""
-    server.manage(
-        "shell", "-v", "0", "-c",
+    server.shell(
         "from django.contrib.auth.models import User;"
-        f"User.objects.create_user({username!r}, password='a long passphrase', is_staff=True)",
-    )  # fmt: skip
+        f"User.objects.create_user({username!r}, password='a long passphrase', is_staff=True)"
+    )
     with httpx.Client(base_url=server.url) as client:
         page = client.get("/login/")
         answer = client.post(
@@ -208,14 +208,7 @@ def _follow(server: Server, token: str, cursor: int, count: int) -> list[dict[st
 def test_a_member_sees_the_locations_of_the_membership_only_and_as_long(server: Server) -> None:
     send(server, location="loc-a")
     send(server, location="loc-b")
-    server.manage(
-        "shell", "-v", "0", "-c",
-        "from django.contrib.auth.models import User; from ingest.models import Location;"
-        "from dashboard.models import Membership;"
-        "user = User.objects.create_user('member');"
-        "Membership.objects.create(user=user, location=Location.objects.get(ref='loc-b'))",
-    )  # fmt: skip
-    token = server.manage("create_api_token", "member").strip().splitlines()[-1]
+    token = server.token("member", staff=False, locations=("loc-b",))
     with open_socket(server, "location=loc-a", token) as foreign:
         with pytest.raises(ConnectionClosed) as closed:
             foreign.recv(timeout=10)
@@ -225,10 +218,7 @@ def test_a_member_sees_the_locations_of_the_membership_only_and_as_long(server: 
         send(server, location="loc-a")
         mine = send(server, location="loc-b")
         assert [row["event_id"] for row in receive(socket, 1)] == [mine]
-        server.manage(
-            "shell", "-v", "0", "-c",
-            "from dashboard.models import Membership; Membership.objects.all().delete()",
-        )  # fmt: skip
+        server.shell("from dashboard.models import Membership; Membership.objects.all().delete()")
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(timeout=10)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 4403
@@ -243,6 +233,29 @@ def test_live_sends_everything_at_first_and_then_what_changed(server: Server, to
     assert "loc-live" in first
     assert "complained" in second.lower()
     assert len(second) < len(first)
+
+
+def test_live_tells_who_comes_back_how_much_was_missed(server: Server, token: str) -> None:
+    send(server, location="loc-back")
+    with open_socket(server, "location=loc-back", token, path="/ws/live/") as socket:
+        (cursor,) = re.findall(r'<i [^>]*data-cursor="(\d+)"', str(socket.recv(timeout=10)))
+    for _ in range(3):
+        send(server, location="loc-back")
+        send(server, location="loc-other")
+    query = f"location=loc-back&after={cursor}"
+    with open_socket(server, query, token, path="/ws/live/") as socket:
+        frame = str(socket.recv(timeout=10))
+        assert 'data-missed="3"' in frame
+        assert frame.count("<li id=") == 3
+        send(server, location="loc-back")
+        lines = 0
+        while not lines:  # frames of numbers may come before
+            lines = str(socket.recv(timeout=10)).count("<li id=")
+        assert lines == 1
+    with open_socket(server, "after=-1", token, path="/ws/live/") as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=10)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4400
 
 
 @pytest.mark.postgresql_only

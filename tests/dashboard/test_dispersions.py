@@ -12,6 +12,7 @@ from dashboard.dispersions import TOTAL, dispersions, priors
 from dashboard.filters import parse
 from dashboard.judging import PRIORS, Cells, dispersion
 from dashboard.rates import RATES
+from dashboard.refreshed import Kept
 from dashboard.sources import count
 from dashboard.spans import hour_of, moment_of
 from dashboard.tallies import Question
@@ -113,6 +114,21 @@ def test_of_the_whole_fleet_locations_stand_for_campaigns(where: int) -> None:
         cell(place, HOUR, bounced=bounced, of=200)
     phis = found("range=24h", "tag", {})
     assert phis[TOTAL]["hard_bounce_rate"] == pytest.approx(hard((0, 200), (30, 200)))
+
+
+def test_the_hours_of_a_large_fleet_are_read_once_a_minute(
+    where: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell(where, HOUR, bounced=30, of=200)
+    monkeypatch.setattr(module, "_kept", Kept(module._is_large))
+    anew = found("range=24h", "tag", {})
+    cell(where, HOUR - 1, bounced=0, of=200)
+    assert found("range=24h", "tag", {}) != anew
+    monkeypatch.setattr(module, "KEPT_FROM", 2)
+    kept = found("range=24h", "tag", {})
+    cell(where, HOUR - 2, bounced=0, of=200)
+    assert found("range=24h", "tag", {}) == kept
+    assert found("range=24h", "hour", {})[TOTAL] == kept[TOTAL]
 
 
 def test_an_hour_has_what_was_sent_in_it_for_cells(where: int) -> None:

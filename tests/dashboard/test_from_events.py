@@ -51,7 +51,7 @@ def kinds(filter: Filter) -> Counter[EventKind]:
     return Counter(
         EventKind(event.kind)
         for event in Event.objects.filter(filter.event_bounds())
-        if '"test":true' not in event.detail
+        if not event.is_test
     )
 
 
@@ -95,7 +95,7 @@ def test_events_can_be_counted_by_everything(mail: None, by: str) -> None:
 def test_of_a_category_are_the_events_that_say_so(mail: None) -> None:
     expected: dict[str, int] = defaultdict(int)
     for event in Event.objects.filter(kind=EventKind.DEFERRED):
-        if '"test":true' not in event.detail:
+        if not event.is_test:
             expected[event.get_category_display().replace(" ", "_")] += 1
     found = {row.key: row.counts.deferred for row in table("", "category").rows}
     assert {key: n for key, n in found.items() if n} == expected

@@ -58,22 +58,27 @@ def check(filter: Filter, by: str) -> None:
                 assert getattr(counts, count) == 0, where
 
 
+def half(number: int, engine: str) -> slice:
+    """Every second one; on the other engine the others: a cell takes its database milliseconds."""
+    return slice((number + (engine == "postgresql")) % 2, None, 2)
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("by", BY)
-def test_every_cell_counts_what_its_list_holds(by: str) -> None:
+def test_every_cell_counts_what_its_list_holds(by: str, engine: str) -> None:
     lives.write(lives.lives(120))
     # There are many hours.
-    for query in FILTERS[::4] if by == "hour" else FILTERS:
+    for query in (FILTERS[::4] if by == "hour" else FILTERS)[half(BY.index(by), engine)]:
         check(asked(query), by)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("by", ["location", "category", "ip", "provider"])
-def test_reasons_too_have_their_lists(by: str) -> None:
+def test_reasons_too_have_their_lists(by: str, engine: str) -> None:
     lives.write(lives.lives(80))
-    reasons = Reason.objects.values_list("pk", flat=True)
+    reasons = list(Reason.objects.order_by("digest").values_list("pk", flat=True))
     assert len(reasons) > 3
-    for reason in reasons:
+    for reason in reasons[half(BY.index(by), engine)]:
         check(asked(f"reason={reason}"), by)
         check(asked(f"reason=-{reason}&pool=q"), by)
 

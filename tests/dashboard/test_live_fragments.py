@@ -1,13 +1,19 @@
 """Fragments: everything once, then only what has changed."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from dashboard import live, queries
+from dashboard import feed, live, queries
 from dashboard.access import Rights
 from dashboard.filters import Filter, parse
+from dashboard.names import row_id
+from dashboard.pages import PAGES
+from dashboard.pages.common import MINUTES
+from dashboard.pages.page import Asked
 from ingest import counting
 from ingest.normalize import Detail
 from ingest.vocabulary import EventKind, Outcome
@@ -29,7 +35,19 @@ def asked(now: datetime, **terms: str) -> Filter:
 def fragments(now: datetime, state: dict[str, Any], after: int | None = None) -> str:
     """What the overview gets; with ``after``, for the events since that cursor."""
     found = [] if after is None else queries.event_rows(after=after, limit=100)
-    return live.fragments("overview", asked(now), ALL, now=now, rows=found, state=state)
+    return overview(asked(now), state=state) + news(asked(now), found)
+
+
+def overview(filter: Filter, rights: Rights = ALL, *, state: dict[str, Any]) -> str:
+    return live.fragments(PAGES["overview"], Asked(filter, rights, filter.now), state)
+
+
+def news(filter: Filter, found: Sequence[queries.EventRow]) -> str:
+    """What the fast lane sends of these events."""
+    waiting = feed.Waiting()
+    for row in found:
+        waiting.add(feed.Line(row))
+    return live.feed(Asked(filter, ALL, filter.now), *waiting.take(), now=filter.now)
 
 
 def send(now: datetime, number: int, **columns: Any) -> None:
@@ -43,7 +61,15 @@ def send(now: datetime, number: int, **columns: Any) -> None:
 def test_an_empty_state_gets_everything(now: datetime) -> None:
     send(now, 1)
     html = fragments(now, {})
-    for region in ("pulse", "totals", "minutes-plot", "locations-note"):
+    for region in (
+        "pulse",
+        "totals",
+        "minutes-plot",
+        "locations-pages",
+        "needs",
+        "fleet",
+        "failing",
+    ):
         assert f'id="{region}"' in html
     assert html.count('<tr id="locations-') == 1
     assert html.count("<li id=") == 1
@@ -65,7 +91,7 @@ def test_only_the_rows_that_changed_are_sent(now: datetime) -> None:
     send(now, 9, location_ref="loc-b", recipient="nine@example.com")
     html = fragments(now, state, after=cursor)
     assert html.count('<tr id="locations-') == 1
-    assert f'<tr id="{live.row_id("locations", "loc-b")}">' in html
+    assert f'<tr id="{row_id("locations", "loc-b")}"' in html
     assert html.count("<li id=") == 1
     assert "nine@example.com" in html
 
@@ -80,11 +106,30 @@ def test_the_feed_is_newest_first(now: datetime) -> None:
 
 def test_a_flood_sends_no_more_than_a_page_keeps(now: datetime) -> None:
     send(now, 1)
-    state: dict[str, Any] = {}
-    fragments(now, state)
     row = queries.event_rows(after=0, limit=1)[0]
-    html = live.fragments("overview", asked(now), ALL, now=now, rows=[row] * 500, state=state)
-    assert html.count("<li id=") == live.FEED_SENT
+    html = news(asked(now), [row] * 500)
+    assert html.count("<li id=") == feed.FEED_SENT
+    assert f'data-left-out="{500 - feed.FEED_SENT}"' in html
+
+
+def test_what_failed_is_never_left_out(now: datetime) -> None:
+    send(now, 1)
+    send(now, 2, kind=EventKind.COMPLAINED)
+    good, bad = queries.event_rows(after=0, limit=2)
+    html = news(asked(now), [bad, *[good] * 500])
+    assert html.count("k-complained") == 1
+    assert html.count("<li id=") == feed.FEED_SENT
+    html = news(asked(now), [good, *[bad] * 500, good])
+    assert (html.count("k-complained"), html.count("k-delivered")) == (500, 0)
+
+
+def test_a_line_is_written_once_for_all_pages_of_a_zone(now: datetime) -> None:
+    send(now, 1)
+    line = feed.Line(queries.event_rows(after=0, limit=1)[0])
+    before = line.html("UTC", now)
+    assert line.html("UTC", now + timedelta(hours=1)) is before
+    with timezone.override("America/Denver"):
+        assert "America/Denver" in line.html("America/Denver", now)
 
 
 def test_the_receivers_words_are_shortened_and_escaped(now: datetime) -> None:
@@ -93,12 +138,12 @@ def test_the_receivers_words_are_shortened_and_escaped(now: datetime) -> None:
     html = fragments(now, {})
     assert "<b>refused" not in html
     shown = html.split('<span class="said"')[1].split(">")[1].split("<")[0]
-    assert len(shown.replace("&lt;", "<").replace("&gt;", ">")) == live.SAID
+    assert len(shown.replace("&lt;", "<").replace("&gt;", ">")) == feed.SAID
 
 
 def test_successes_say_nothing(now: datetime) -> None:
-    send(now, 1, detail=Detail(message="250 OK queued"))
-    assert "queued" not in fragments(now, {})
+    send(now, 1, detail=Detail(message="250 OK taken"))
+    assert "taken" not in fragments(now, {})
 
 
 def test_the_first_event_puts_the_set_up_away(now: datetime) -> None:
@@ -122,17 +167,13 @@ def test_a_campaign_that_is_over_still_shows_its_events(now: datetime) -> None:
     rows.event(old, occurred_at=now - timedelta(hours=30))
     counting.rebuild(now=int(now.timestamp() * 1e6))
     filter = parse([("campaign", "bulk:1")], now=now, default_range="30d")
-    feed = live.newest_feed(filter, ALL)
-    assert [row.recipient for row in feed] == ["r1@example.com"]
+    assert [row.recipient for row in feed.newest_feed(filter, ALL)] == ["r1@example.com"]
 
 
 def test_rights_bound_the_feed_and_the_pulse(now: datetime) -> None:
     send(now, 1, location_ref="theirs")
     mine = rows.location("mine")
-    html = live.fragments(
-        "overview", asked(now), Rights(location_ids=frozenset({mine.pk})),
-        now=now, rows=[], state={},
-    )  # fmt: skip
+    html = overview(asked(now), Rights(location_ids=frozenset({mine.pk})), state={})
     assert "theirs" not in html
     assert "no webhook yet" in html
 
@@ -140,7 +181,7 @@ def test_rights_bound_the_feed_and_the_pulse(now: datetime) -> None:
 def test_only_the_minutes_that_changed_are_sent(now: datetime) -> None:
     send(now, 1)
     state: dict[str, Any] = {}
-    assert fragments(now, state).count('<tr id="minute-') == live.MINUTES
+    assert fragments(now, state).count('<tr id="minute-') == MINUTES
     send(now, 2)
     assert fragments(now, state).count('<tr id="minute-') == 1
     assert fragments(now + timedelta(minutes=1), state).count('<tr id="minute-') == 1

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from dashboard import event_search, queries
 from dashboard.access import NOTHING, Rights
 from dashboard.filters import Filter, FilterError, parse
+from ingest import counting
 from ingest.models import MinuteCount, Value
 from ingest.normalize import Detail
 from ingest.vocabulary import BounceClass, Category, Dimension, EventKind, Flag, Outcome
@@ -267,6 +268,25 @@ def test_the_deliveries_of_a_reason_are_found(few: int, monkeypatch: pytest.Monk
     assert found(f"reason={seldom.pk}") == [made[0].pk]
     assert found(f"reason={seldom.pk}&reason=(none)") == [made[0].pk, made[2].pk]
     assert found(f"reason=-{seldom.pk}") == [made[1].pk, made[2].pk]
+
+
+def test_a_reason_of_long_ago_does_not_make_its_new_mail_frequent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queries, "FEW_REFUSALS", 1)
+    reason = rows.reason()
+    made = [
+        rows.delivery(n, reason=reason, sent_at=NOW - timedelta(days=days))
+        for n, days in enumerate((9, 9, 0))
+    ]
+    for of in made:
+        rows.event(of, kind=EventKind.BOUNCED, reason=reason)
+    counting.rebuild(now=int(NOW.timestamp() * 1e6))
+    for query, few in ((f"reason={reason.pk}", False), (f"reason={reason.pk}&range=24h", True)):
+        found = str(queries.of_reasons(asked(query)).query)
+        assert ("ingest_event" in found) is few
+    page = queries.deliveries_page(asked(f"reason={reason.pk}&range=24h"), EVERYTHING, limit=5)
+    assert [row.id for row in page.rows] == [made[2].pk]
 
 
 def test_a_page_of_events_begins_where_its_time_does(monkeypatch: pytest.MonkeyPatch) -> None:

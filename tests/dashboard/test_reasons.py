@@ -284,10 +284,10 @@ def test_counters_and_events_say_the_same(bounds: str, monkeypatch: pytest.Monke
 OF_EVENTS: dict[str, Callable[[Any], bool]] = {
     "code=550": lambda e: e.code == 550,
     "code=-550": lambda e: e.code != 550,
-    "ip=192.0.2.1": lambda e: '"ip":"192.0.2.1"' in e.detail,
-    "ip=(none)": lambda e: '"ip"' not in e.detail,
-    "mx=mx1": lambda e: '"mx":"mx1"' in e.detail,
-    "pool=q&code=550": lambda e: '"pool":"q"' in e.detail and e.code == 550,
+    "ip=192.0.2.1": lambda e: e.ip and e.ip.text == "192.0.2.1",
+    "ip=(none)": lambda e: e.ip is None,
+    "mx=mx1": lambda e: e.mx and e.mx.text == "mx1",
+    "pool=q&code=550": lambda e: e.pool and e.pool.text == "q" and e.code == 550,
     "provider=Gmail&tag=t1": lambda e: e.provider.text == "Gmail" and _tagged(e, "t1"),
     "tag=t1": lambda e: _tagged(e, "t1"),
     "tag=-t1": lambda e: e.delivery is not None and not _tagged(e, "t1"),
@@ -309,7 +309,7 @@ def test_other_filters_are_answered_from_events_and_deliveries(bounds: str) -> N
     refused = [
         told
         for told in Event.objects.exclude(reason=None).select_related("delivery", "provider")
-        if '"test":true' not in told.detail
+        if not told.is_test
         and (window.start is None or told.occurred_at >= window.start)
         and (window.until is None or told.occurred_at < window.until)
     ]

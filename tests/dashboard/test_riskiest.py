@@ -8,7 +8,9 @@ from dashboard import rate_tables, riskiest
 from dashboard.access import Rights
 from dashboard.filters import parse
 from dashboard.judging import Counted
+from dashboard.models import Suspension
 from dashboard.rates import Counts
+from dashboard.refreshed import Refreshed
 from dashboard.riskiest import (
     Judges,
     Lately,
@@ -167,6 +169,7 @@ def test_equals_go_by_what_is_expected_and_then_by_name() -> None:
 def test_what_is_past_the_limit_is_less_risky() -> None:
     for name, bounced in (("calm", 0), ("risky", 70)):
         mail(rows.location(name).pk, 3, sent=700, bounced=bounced)
+    mail(FLEET_LOCATION, 3, sent=1_400, bounced=70)
     filter = parse([("range", "24h")], now=NOW)
     table = rate_tables.rates(
         filter, EVERYTHING, by="location", sort="risk", judge=True, limit=1, now=NOW
@@ -175,19 +178,25 @@ def test_what_is_past_the_limit_is_less_risky() -> None:
     assert table.rows[1].judgement is None
 
 
-def test_a_small_fleet_is_judged_anew_and_a_large_one_once_a_minute(
+def test_a_small_fleet_is_judged_anew_and_a_large_one_now_and_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = [rows.location(name).pk for name in ("a", "b", "c")]
     mail(made[0], 3, sent=700, bounced=70, hard=70)
     assert riskiest.judges_of(made, now=NOW) is not riskiest.judges_of(made, now=NOW)
     monkeypatch.setattr(riskiest, "JUDGED_ANEW", 2)
-    monkeypatch.setattr(riskiest, "_recent", {})
+    monkeypatch.setattr(riskiest, "_all", Refreshed[Judges]())
     first = riskiest.judges_of(made, now=NOW)
-    assert riskiest.judges_of(made[::-1], now=NOW) is first
-    assert riskiest.judges_of([*made, 9], now=NOW) is not first
-    monkeypatch.setattr(riskiest, "REORDERED", -1.0)
-    assert riskiest.judges_of(made, now=NOW) is not first
+    keys = [first.sort_key(pk, "") for pk in made]
+    assert keys == [Judges(made, now=NOW).sort_key(pk, "") for pk in made]
+    assert first.judgement(made[0], Counts(), {}) == Judges(made, now=NOW).judgement(
+        made[0], Counts(), {}
+    )
+    mail(made[0], 4, sent=1_000)
+    again = riskiest.judges_of(made, now=NOW)
+    assert [again.sort_key(pk, "") for pk in made] == keys
+    Suspension.objects.create(location_id=made[1], since=NOW)
+    assert riskiest.judges_of(made, now=NOW).sort_key(made[1], "")[0] == 0
 
 
 # --- Words ---------------------------------------------------------------------------------

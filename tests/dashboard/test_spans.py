@@ -20,6 +20,7 @@ from dashboard.spans import (
     key_of,
     moment_of,
     span_of,
+    step_of,
     whole_hours,
 )
 from ingest.models import Delivery
@@ -115,6 +116,29 @@ def test_a_day_of_a_changing_clock_has_23_or_25_hours() -> None:
     assert lengths == [timedelta(hours=hours) for hours in (23, 24, 25)]
 
 
+@given(quarters, st.integers(0, 90 * 96), st.sampled_from(ZONES), st.sampled_from(("hour", "day")))
+def test_quarters_of_one_step_are_in_the_same_hour_or_day(
+    first: int, ago: int, name: str, by: str
+) -> None:
+    zone, start = ZoneInfo(name), EPOCH + first * QUARTER
+    step = step_of(by, zone, start, start + timedelta(days=90))
+    begin = (first + ago) // step * step
+    keys = {key_of(quarter, by, zone) for quarter in range(begin, begin + step)}
+    assert len(keys) == 1
+
+
+def test_steps_are_as_long_as_a_zone_allows() -> None:
+    start, end = moment_of(498_000), moment_of(498_720)
+    steps = {
+        name: (
+            step_of("hour", ZoneInfo(name), start, end),
+            step_of("day", ZoneInfo(name), None, end),
+        )
+        for name in ("UTC", "America/Chicago", "Asia/Kolkata")
+    }
+    assert steps == {"UTC": (4, 96), "America/Chicago": (4, 1), "Asia/Kolkata": (1, 1)}
+
+
 def test_spans_are_clipped_to_bounds() -> None:
     start, until = moment_of(10), moment_of(20)
     assert clipped((start, until), None, None) == (start, until)
@@ -128,3 +152,7 @@ def test_a_moment_before_the_hour_is_still_that_hour() -> None:
     rows.delivery(sent_at=rows.NOW.replace(minute=59, second=59, microsecond=999_700))
     (quarter,) = Delivery.objects.values_list(Quarter("sent_at"), flat=True)
     assert quarter == hour_of(rows.NOW) * 4 + 3
+    (hour,) = Delivery.objects.values_list(Quarter("sent_at", 4), flat=True)
+    assert hour == hour_of(rows.NOW) * 4
+    (day,) = Delivery.objects.values_list(Quarter("sent_at", 96), flat=True)
+    assert day == hour_of(rows.NOW) // 24 * 96

@@ -84,11 +84,45 @@ REPLIES = [
     ((550, "5.7.1", "Unconfigured Sending Domain <app.b.example>"), 12),
     ((550, "5.7.1", "Recipient address rejected: see http://www.openspf.org/Why?s=mfrom"), 12),
     ((554, "", "SPAM or junk mail threshold exceeded"), 10),
+    # Whole families, each by a wording that no rule was written from.
+    ((550, "", "user unknown or over quota"), 1),
+    ((552, "", "This mail is larger than the space left to the user"), 4),
+    ((451, "4.7.1", "Throttling quota exceeded"), 5),
+    ((550, "", "Postmaster verification failed while checking <a@b.example>: User unknown"), 12),
+    ((451, "4.4.3", "Could not verify the recipient at this time"), 8),
+    ((451, "", "Unable to scan for viruses"), 8),
+    ((550, "", "Your newsletter was rejected as bulk"), 10),
+    ((552, "", "We take no encrypted zip files"), 10),
+    ((550, "", "denied due to spamming"), 11),
+    ((550, "", "recipient is on the blocklist"), 13),
+    ((550, "", "Local senders only"), 13),
+    ((553, "5.7.1", "<a@b.example>: Sender address rejected: not owned by user"), 13),
+    ((550, "", "null senders are not accepted by this list"), 13),
+    ((550, "", "Destination domain was not found in DNS"), 3),
+    ((554, "", "forwarded more often than the maximum"), 3),
+    ((501, "", "<a>: mailbox address must include a domain"), 1),
+    ((550, "", "We don't have any such user"), 1),
+    ((550, "", "username is not known"), 1),
+    ((553, "", "not in my table of valid users"), 1),
+    ((550, "", "a is not an active mailbox here"), 2),
+    ((552, "", "A header line is too long"), 15),
+    ((550, "", "message does not conform to the standard"), 15),
+    ((421, "", "session was open too long"), 7),
+    ((550, "5.7.1", "no matching TLSA record"), 14),
     # Words too general to stand against a code that says more.
     ((543, "", "reject by mta-1"), 13),
     ((550, "5.2.1", "reject by mta-1"), 2),
     ((550, "", "The account cannot take part any more"), 1),
     ((550, "", "suspicious"), 13),
+    ((550, "", "This alias is not known"), 1),
+    ((550, "", "the domain cannot be used here"), 3),
+    ((550, "", "at 100 % of capacity"), 4),
+    ((550, "", "more than the limit"), 5),
+    ((550, "", "The line hung up on us"), 7),
+    ((550, "", "a problem of stage two"), 8),
+    ((550, "", "you may be an impersonator"), 12),
+    ((550, "", "what a strange character"), 15),
+    ((554, "", "Transaction failed"), 17),
     # Codes, where the words say nothing.
     ((550, "5.1.1", "no"), 1),
     ((550, "5.7.13", "no"), 2),
@@ -134,6 +168,11 @@ def test_reply(reply: tuple[int | None, str, str], category: int) -> None:
 )
 def test_mailguns_own_words(detail: dict[str, Any], category: Category) -> None:
     assert why_of(failure(**detail))[0] == category
+
+
+def test_unknown_or_full_is_full_while_it_is_tried_again() -> None:
+    event = failure(EventKind.DEFERRED, code=450, message="user unknown or mailbox full")
+    assert why_of(event)[:2] == (Category.MAILBOX_FULL, BounceClass.SOFT)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EventKind if kind not in FAILURES])

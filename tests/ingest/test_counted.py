@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest import counted
-from ingest.counted import Counted, capped, difference, moved, places, read_ways, write_ways
+from ingest.counted import (
+    Counted,
+    capped,
+    difference,
+    moved,
+    places,
+    read_ways,
+    unpacked,
+    write_ways,
+)
 from ingest.vocabulary import MEASURES, BounceClass, Category, Dimension, Flag, Outcome
 
 NO_TAG = 1
@@ -109,10 +118,22 @@ def test_the_decisive_one_among_the_others_is_not_moved_to_them() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "change"),
-    [((), (0, 1), ((0, 1), (1, 1))), ((0, 1), (0, 2), ((1, -1), (2, 1))), ((3,), (3,), ())],
+    [((), (0, 1), {0: 1, 1: 1}), ((0, 1), (0, 2), {1: -1, 2: 1}), ((3,), (3,), {})],
 )
-def test_a_difference_names_what_changes(before: Any, after: Any, change: Any) -> None:
-    assert difference(before, after) == change
+def test_a_difference_says_what_changes(before: Any, after: Any, change: Any) -> None:
+    counts = unpacked(difference(before, after))
+    assert {position: n for position, n in enumerate(counts) if n} == change
+
+
+some_measures = st.sets(st.integers(0, len(MEASURES) - 1)).map(lambda found: tuple(sorted(found)))
+
+
+@given(st.lists(st.tuples(some_measures, some_measures)))
+def test_differences_add_up_measure_by_measure(changes: list[tuple[Any, Any]]) -> None:
+    expected = [
+        sum((i in after) - (i in before) for before, after in changes) for i in range(len(MEASURES))
+    ]
+    assert list(unpacked(sum(difference(*change) for change in changes))) == expected
 
 
 ids = st.sets(st.integers(1, 99), max_size=4)

@@ -31,7 +31,7 @@ def decide(process: Decisions, location: int, some: list[int]) -> None:
 
 
 def apart(process: Decisions, location: int, some: list[int]) -> set[int]:
-    return {value for value in some if (location, value) in process._apart}
+    return set(some) & process._known[location] - process._other[location]
 
 
 def test_the_first_values_find_room_and_the_rest_does_not(location: int) -> None:

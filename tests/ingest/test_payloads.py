@@ -25,7 +25,12 @@ def test_a_real_payload_shrinks_to_less_than_half() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "crc"), [("payloads_1.dict", 2774211874), ("facts_1.dict", 271375878)]
+    ("name", "crc"),
+    [
+        ("payloads_1.dict", 2774211874),
+        ("facts_1.dict", 271375878),
+        ("details_1.dict", 1918727976),
+    ],
 )
 def test_a_dictionary_never_changes(name: str, crc: int) -> None:
     # What was packed with another could not be read again: a better one gets the next number.

@@ -6,6 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from ingest import counting
+from ingest.models import CountersCheck
+from ingest.statements import aware_utc
 
 
 class Command(BaseCommand):
@@ -21,10 +23,16 @@ class Command(BaseCommand):
         if not check:
             self.stdout.write(f"{counting.rebuild(now=now)} locations counted again")
             return
-        found = 0
+        began, found = time.monotonic(), 0
         for difference in counting.differences(now=now):
             found += 1
             self.stdout.write(str(difference))
+        result = {
+            "checked_at": aware_utc(now),
+            "differences": found,
+            "seconds": time.monotonic() - began,
+        }
+        CountersCheck.objects.update_or_create(pk=1, defaults=result)
         if found:
             self.stderr.write(f"{found} counters differ from the deliveries")
             raise SystemExit(1)

@@ -131,7 +131,8 @@ class Replay:
         source = self._source(name)
         return item_from_body(
             body,
-            received_at=self.now if received_at is None else received_at,
+            # What was captured came before now, whatever its clock said.
+            received_at=self.now if received_at is None else min(received_at, self.now),
             source_id=source.pk if source else None,
             location_ref=source.location_ref if source else "",
         )

@@ -1,0 +1,91 @@
+"""What people put in by hand: names, suspensions, notes."""
+
+from datetime import timedelta
+from typing import Any
+from zoneinfo import available_timezones
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from dashboard.models import Note, Suspension
+from ingest.models import Location, Value
+
+MOMENT = "%Y-%m-%dT%H:%M"
+# How long HighLevel stops sending, by cause and level; the third time for good.
+LASTS = {
+    ("bounces", 1): timedelta(hours=12),
+    ("bounces", 2): timedelta(hours=12),
+    ("blocks", 1): timedelta(hours=12),
+    ("blocks", 2): timedelta(hours=24),
+}
+
+
+def moment_field(**options: Any) -> forms.DateTimeField:
+    """A date and time of the zone that is active."""
+    widget = forms.DateTimeInput({"type": "datetime-local", "class": "field"}, format=MOMENT)
+    return forms.DateTimeField(
+        input_formats=[MOMENT, "%Y-%m-%dT%H:%M:%S"], widget=widget, **options
+    )
+
+
+class LocationForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A location's name and time zone."""
+
+    class Meta:
+        model = Location
+        fields = ("name", "timezone")
+
+    def clean_timezone(self) -> str:
+        """An IANA time zone, or nothing."""
+        zone: str = self.cleaned_data["timezone"].strip()
+        if zone and zone not in available_timezones():
+            raise ValidationError("That is no IANA time zone, such as America/Chicago.")
+        return zone
+
+
+class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A campaign's or workflow's name."""
+
+    class Meta:
+        model = Value
+        fields = ("label",)
+
+
+class SuspensionForm(forms.ModelForm):  # type: ignore[type-arg]
+    """That HighLevel stopped a location's sending. Without an end: the usual one of its level."""
+
+    since = moment_field()
+    until = moment_field(required=False)
+
+    class Meta:
+        model = Suspension
+        fields = ("cause", "level", "since", "until", "note")
+
+    def clean(self) -> dict[str, Any]:
+        """The end lies after the beginning; where none is given, HighLevel's usual one."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        since, until = cleaned.get("since"), cleaned.get("until")
+        if since and until and until <= since:
+            self.add_error("until", "It ends before it begins.")
+        lasts = LASTS.get((cleaned.get("cause", ""), cleaned.get("level", 0)))
+        if since and until is None and lasts:
+            cleaned["until"] = since + lasts
+        return cleaned
+
+
+class NoteForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A note on the charts."""
+
+    at = moment_field()
+
+    class Meta:
+        model = Note
+        fields = ("at", "text")
+
+
+class NamesForm(forms.Form):
+    """A CSV file of names."""
+
+    file = forms.FileField(
+        label="CSV file", help_text="Columns: id, name; also kind (location or campaign), timezone."
+    )

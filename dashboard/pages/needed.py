@@ -1,0 +1,144 @@
+"""The region "Needs you": at most three cards, each a cause, since when, and whose it is to fix."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+
+from dashboard import failing, needs
+from dashboard.client_message import Trouble, client_message
+from dashboard.failing import failures
+from dashboard.filters import Filter
+from dashboard.fleet import Fleet, Place, State, fleet_of
+from dashboard.judging import DANGERS
+from dashboard.names import page_url
+from dashboard.needs import AT_MOST, Card, Failure, Incident, Rank
+from dashboard.pages.page import Asked, Region
+from ingest.models import RecentSignatures
+
+FAILURES = 12  # reasons among which incidents are looked for
+LOOKED_AT = 50  # locations whose reasons are looked at, to see if they are a provider's
+PERIODS = {"24h": timedelta(hours=24), "7d": timedelta(days=7)}
+PERIOD_WORDS = {"24h": "24 hours", "7d": "7 days"}
+
+
+def fleet_for(asked: Asked) -> Fleet:
+    """The locations of a page's filter, as they stand."""
+    return asked.once(
+        "fleet", lambda: fleet_of(asked.filter.location_ids(asked.rights), now=asked.now)
+    )
+
+
+def lately_of(asked: Asked) -> Filter:
+    """The last day of a page's locations, whatever else it is filtered by."""
+    return asked.filter.only("location", "company").with_("range", "24h")
+
+
+def failures_of(asked: Asked, filter: Filter) -> list[Failure]:
+    """The most frequent reasons of a filter, asked once for the whole page."""
+    return asked.once(
+        f"failures {filter.canonical()}",
+        lambda: failures(filter, asked.rights, limit=FAILURES),
+    )
+
+
+def cards_of(asked: Asked) -> list[Card]:
+    """Everything that needs somebody, the most pressing first; the first ones in full."""
+    return asked.once("cards", lambda: _cards(asked))
+
+
+def _cards(asked: Asked) -> list[Card]:
+    fleet = fleet_for(asked)
+    incidents = needs.incidents(failures_of(asked, lately_of(asked)))
+    risky = [place for place in fleet.places if place.state in (State.OVER, State.WARNING)]
+    blameless = _blameless(risky[:LOOKED_AT], incidents, asked)
+    found = needs.location_cards(fleet.places, blameless)
+    found += needs.silent_cards(fleet.places)
+    found += [needs.incident_card(incident) for incident in incidents]
+    if asked.rights.everything:
+        verdicts = RecentSignatures.objects.values_list("verdicts", flat=True).first()
+        found += needs.signature_card(verdicts or "")
+    ordered = needs.ranked(found)
+    shown = [_in_full(card, asked) for card in ordered[:AT_MOST]]
+    return shown + ordered[AT_MOST:]
+
+
+def _blameless(places: list[Place], incidents: list[Incident], asked: Asked) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for window, period in PERIODS.items():
+        there = [place for place in places if place.way and place.way.window == window]
+        if there and incidents:
+            met = failing.refused([place.pk for place in there], asked.now - period)
+            found |= needs.blameless(there, met, incidents)
+    return found
+
+
+def _in_full(card: Card, asked: Asked) -> Card:
+    """With what only few cards are asked for: its campaign, since when, the client's message."""
+    card = needs.told(card)
+    place = card.place
+    if place is None:
+        return card.with_(url=card.url or _more_url(card, asked))
+    url = page_url("location", place.ref, query=lately_of(asked).without("location").canonical())
+    if place.way is None or card.rank is Rank.SILENT:
+        return card.with_(url=url)
+    way, since = place.way, asked.now - PERIODS[place.way.window]
+    worst = failing.worst_campaigns([place.pk], since, way.measure).get(place.pk)
+    detail = f"{card.detail} {worst.bad:,} come from “{worst.campaign}”." if worst else card.detail
+    line = DANGERS[way.measure].stop * (1 if way.high >= 100 else 0.6)
+    return card.with_(
+        url=url,
+        detail=detail,
+        since=failing.over_since(place.pk, way.measure, since, line),
+        message=message_for(place, worst, card.incident, asked),
+    )
+
+
+def message_for(place: Place, worst: failing.Share | None, provider: str, asked: Asked) -> str:
+    """What to tell the client of a location; ``provider`` is the one to blame, if one is."""
+    way = place.way
+    if way is None:
+        return ""
+    trouble = Trouble(
+        name=place.title,
+        measure=way.measure,
+        bad=way.bad,
+        of=way.of,
+        period=PERIOD_WORDS[way.window],
+        campaign=worst.campaign if worst else "",
+        campaign_bad=worst.bad if worst else 0,
+        provider=provider,
+        addresses=_addresses(place, way.measure, asked),
+        url=f"{settings.PUBLIC_URL}{page_url('location', place.ref)}"
+        if settings.PUBLIC_URL
+        else "",
+    )
+    return client_message(trouble)
+
+
+def _addresses(place: Place, measure: str, asked: Asked) -> list[str]:
+    if measure == "complaints" or place.way is None:
+        return []
+    since = asked.now - PERIODS[place.way.window]
+    return failing.bounced_addresses(place.pk, since, hard=measure == "hard")
+
+
+def _more_url(card: Card, asked: Asked) -> str:
+    if card.rank is Rank.SILENT:
+        return asked.link(state=State.SILENT.value, page=None, find=None)
+    return ""
+
+
+def _load(asked: Asked) -> dict[str, Any]:
+    cards = cards_of(asked)
+    return {
+        "cards": cards[:AT_MOST],
+        "count": len(cards),
+        "more": max(0, len(cards) - AT_MOST),
+        "more_url": asked.link(state="needs", page=None, find=None) + "#locations-title",
+        "counts": {state.value: n for state, n in fleet_for(asked).counts.items()},
+        "locations": len(fleet_for(asked).places),
+    }
+
+
+NEEDS = Region("needs", "dashboard/_needs.html", _load, every=2)
