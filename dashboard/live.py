@@ -7,15 +7,10 @@ from dashboard.feed import Line, feed_fragment, feed_lines, newest_feed
 from dashboard.pages.page import Asked, Page, State
 
 
-def fragments(page: Page, asked: Asked, state: State) -> str:
-    """What has changed in the regions since the last call with this ``state``, as HTML.
-
-    An empty ``state`` asks for everything, the newest of the feed included; "" means that nothing
-    changed.
-    """
-    first = not state
-    changed = page.changes(asked, state)
-    return changed + (newest(asked) if first and page.feed else "")
+def everything(page: Page, asked: Asked, state: State) -> str:
+    """All regions and the newest of the feed, as HTML; ``state`` then knows what was sent."""
+    state.clear()
+    return page.changes(asked, state) + (newest(asked) if page.feed else "")
 
 
 def newest(asked: Asked) -> str:

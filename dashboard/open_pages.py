@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from dashboard import live, queries
 from dashboard.access import Rights
@@ -143,7 +144,8 @@ class OpenPages:
         # What the only reader is sent, the next rendering may leave out.
         state = opened.state if opened.stream.followers == 1 else {}
         opened.rendered_at = time.monotonic()
-        return await self._render(opened, state)
+        page = opened.page
+        return await self._render(opened, lambda asked: live.everything(page, asked, state))
 
     # --- Those who come back --------------------------------------------------------------
 
@@ -228,7 +230,9 @@ class OpenPages:
                 page.is_new_to_somebody = False
                 page.state.clear()
             try:
-                page.changed += await self._render(page, page.state)
+                page.changed += await self._render(
+                    page, partial(page.page.changes, state=page.state)
+                )
             except Exception as error:
                 page.state.clear()  # the next rendering sends everything
                 logger.warning("the page %s could not be rendered: %r", page.page.name, error)
@@ -237,10 +241,10 @@ class OpenPages:
             # As long again: rendering takes half a core at most.
             await asyncio.sleep(time.monotonic() - began)
 
-    def _render(self, page: Open, state: State) -> Awaitable[str]:
+    def _render(self, page: Open, write: Callable[[Asked], str]) -> Awaitable[str]:
         def render() -> str:
             with bounded_reads(LONGEST):
-                return live.fragments(page.page, page.asked.at(datetime.now(UTC)), state)
+                return write(page.asked.at(datetime.now(UTC)))
 
         return in_thread(self._rendering, render)
 

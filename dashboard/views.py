@@ -178,7 +178,7 @@ def show(
         filter = filter.without(page.subject).with_(page.subject, subject)
     asked = page.ask(filter, rights, page.options(params))
     if request.htmx:  # type: ignore[attr-defined]
-        return _private(HttpResponse(live.fragments(page, asked, state={})))
+        return _private(HttpResponse(live.everything(page, asked, state={})))
     query = asked.link(filter).removeprefix("?")
     shown = {
         "page": page,

@@ -36,11 +36,12 @@
   let asked = 0;
   let wait;
   const show = (options) => {
-    active = -1;
+    const chosen = list.children[active]?.dataset.value;
+    active = options.findIndex(({ value }) => value === chosen);
     list.replaceChildren(
       ...options.map(({ value, label }, i) => {
         const item = document.createElement("li");
-        Object.assign(item, { id: `value-${i}`, role: "option", ariaSelected: false });
+        Object.assign(item, { id: `value-${i}`, role: "option", ariaSelected: i === active });
         item.dataset.value = value;
         item.append(label || value, document.createElement("small"));
         item.lastChild.textContent = label && value;
@@ -49,7 +50,7 @@
     );
     list.hidden = !options.length;
     field.ariaExpanded = !list.hidden;
-    field.removeAttribute("aria-activedescendant");
+    field.setAttribute("aria-activedescendant", active < 0 ? "" : `value-${active}`);
   };
   const hide = () => {
     asked++;

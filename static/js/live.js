@@ -1,5 +1,5 @@
 /* What moves on a page: patches from the socket, the state of the connection, the feed's pause.
-   Everything works without this file; with it nothing needs a reload. */
+   Everything works without this file. */
 (() => {
   "use strict";
   const root = document.documentElement;

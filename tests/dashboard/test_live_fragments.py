@@ -39,7 +39,9 @@ def fragments(now: datetime, state: dict[str, Any], after: int | None = None) ->
 
 
 def overview(filter: Filter, rights: Rights = ALL, *, state: dict[str, Any]) -> str:
-    return live.fragments(PAGES["overview"], Asked(filter, rights, filter.now), state)
+    asked = Asked(filter, rights, filter.now)
+    page = PAGES["overview"]
+    return page.changes(asked, state) if state else live.everything(page, asked, state)
 
 
 def news(filter: Filter, found: Sequence[queries.EventRow]) -> str:
