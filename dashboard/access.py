@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404
+from django.utils import timezone
 
 from dashboard.models import ApiToken, Membership
 from ingest.models import Location
@@ -16,14 +17,22 @@ _USE_NOTED_EVERY = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What one person may see: everything, or these locations (primary keys)."""
+    """What one person may see: everything, or these locations (primary keys).
+
+    In the ``masked_ids`` among them recipients' addresses are masked.
+    """
 
     everything: bool = False
     location_ids: frozenset[int] = frozenset()
+    masked_ids: frozenset[int] = frozenset()
 
     def sees(self, location_id: int) -> bool:
         """Whether the location with this primary key may be seen."""
         return self.everything or location_id in self.location_ids
+
+    def masks(self, location_id: int) -> bool:
+        """Whether recipients' addresses of this location are masked."""
+        return location_id in self.masked_ids
 
 
 NOTHING = Rights()
@@ -33,10 +42,38 @@ def rights_of(user: AbstractBaseUser | AnonymousUser) -> Rights:
     """The rights of a user as they are now: one query for those who live by memberships."""
     if not user.is_authenticated or not user.is_active:
         return NOTHING
-    if getattr(user, "is_superuser", False) or getattr(user, "is_staff", False):
+    if rights_everywhere(user):
         return Rights(everything=True)
-    ids = Membership.objects.filter(user_id=user.pk).values_list("location_id", flat=True)
-    return Rights(location_ids=frozenset(ids))
+    found = list(_joined(user).values_list("id", "masks_recipients"))
+    masking = [pk for pk, masks in found if masks]
+    operated = set(operated_by(user).filter(pk__in=masking).values_list("pk", flat=True))
+    return Rights(
+        location_ids=frozenset(pk for pk, _ in found),
+        masked_ids=frozenset(masking) - operated if masking else frozenset(),
+    )
+
+
+def rights_everywhere(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Whether a user needs no memberships: superusers, and staff."""
+    standing = getattr(user, "is_superuser", False) or getattr(user, "is_staff", False)
+    return bool(standing and user.is_authenticated and user.is_active)
+
+
+def _joined(user: AbstractBaseUser | AnonymousUser, **terms: str) -> QuerySet[Location]:
+    """The locations that a user's memberships name, by themselves or by their company."""
+    mine = Membership.objects.at(timezone.now()).filter(user_id=user.pk or 0, **terms)
+    by_company = mine.exclude(company_ref="").values("company_ref")
+    by_location = mine.exclude(location=None).values("location_id")
+    return Location.objects.filter(Q(pk__in=by_location) | Q(company_ref__in=by_company))
+
+
+def operated_by(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Location]:
+    """The locations in which a user may change what people put in."""
+    if not user.is_authenticated or not user.is_active:
+        return Location.objects.none()
+    if rights_everywhere(user):
+        return Location.objects.all()
+    return _joined(user, role=Membership.Role.OPERATOR)
 
 
 def restrict[M: Model](
@@ -69,12 +106,9 @@ def may_operate(user: AbstractBaseUser | AnonymousUser, locations: Collection[in
     primary keys: the change must lie within the user's for each of them; none named means what
     belongs to all.
     """
-    rights = rights_of(user)
-    if rights.everything or not locations:
-        return rights.everything
-    theirs = Membership.objects.filter(role=Membership.Role.OPERATOR, location_id__in=locations)
-    operated = theirs.filter(user_id=user.pk or 0).values_list("location_id", flat=True)
-    return rights.location_ids.issuperset(locations) and set(operated) == set(locations)
+    if rights_everywhere(user) or not locations:
+        return rights_everywhere(user)
+    return operated_by(user).filter(pk__in=locations).count() == len(set(locations))
 
 
 def user_of_bearer(header: str, *, now: datetime) -> User | None:

@@ -4,17 +4,18 @@ from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
 
-from dashboard.models import ApiToken, Membership, Note, SavedView, Suspension
+from dashboard.models import ApiToken, AuditEntry, Membership, Note, SavedView, Suspension
+from ingest.admin import ReadOnlyAdmin
 
 
 @admin.register(Membership)
 class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """A user's right to a location. Staff and superusers need none."""
+    """A user's right to a location or a company. Staff and superusers need none."""
 
-    list_display = ("user", "location", "role", "created_at")
+    list_display = ("user", "location", "company_ref", "role", "created_at", "expires_at")
     list_select_related = ("user", "location")
     list_filter = ("role",)
-    search_fields = ("user__username", "location__name", "location__ref")
+    search_fields = ("user__username", "location__name", "location__ref", "company_ref")
     autocomplete_fields = ("user", "location")
     readonly_fields = ("created_at",)
     ordering = ("user__username", "location__name")
@@ -76,3 +77,14 @@ class SavedViewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Never: a view is saved on the page that it shows."""
         return False
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    """Who changed what: to be read only."""
+
+    list_display = ("at", "actor", "action", "subject", "location_id")
+    list_filter = ("action",)
+    search_fields = ("actor", "subject")
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER

@@ -1,36 +1,103 @@
-"""People's side of the store: who may see which location, and API tokens."""
+"""People's side of the store: who may see what, what they put in, and what they have done."""
 
 import hashlib
 import secrets
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
+from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import Q
 
 from ingest.models import Location
 
 
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    """Memberships, by the moment."""
+
+    def at(self, moment: datetime) -> Self:
+        """Those that hold at a moment."""
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=moment))
+
+
 class Membership(models.Model):
-    """A user's right to one location. Superusers and staff need none: they see everything."""
+    """A user's right to one location, or to all of a company's, those to come included.
+
+    Superusers and staff need none: they see everything. Names one of the two, never both.
+    """
 
     class Role(models.TextChoices):
         VIEWER = "viewer"
         OPERATOR = "operator"
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
-    location = models.ForeignKey(Location, models.CASCADE, related_name="memberships")
+    location = models.ForeignKey(
+        Location, models.CASCADE, null=True, blank=True, related_name="memberships"
+    )
+    company_ref = models.CharField("company id", max_length=128, blank=True)
     role = models.CharField(max_length=8, choices=Role, default=Role.VIEWER)
     created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["user", "location"], name="membership_unique")
+            models.UniqueConstraint(
+                fields=["user", "location"],
+                condition=Q(location__isnull=False),
+                name="membership_unique",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "company_ref"],
+                condition=~Q(company_ref=""),
+                name="membership_company_unique",
+            ),
+            models.CheckConstraint(
+                condition=Q(location__isnull=False, company_ref="")
+                | (Q(location__isnull=True) & ~Q(company_ref="")),
+                name="membership_of_one",
+                violation_error_message="Name a location or a company: one of the two.",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.user} · {self.location} · {self.role}"
+        return f"{self.user} · {self.location or self.company_ref} · {self.role}"
+
+
+class AuditEntry(models.Model):
+    """Who changed what, and when. Written by ``dashboard.audit``; nobody edits it.
+
+    It outlives the people and things that it names: their keys are plain numbers, and ``actor``
+    and ``subject`` are the names they had.
+    """
+
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+    actor_id = models.IntegerField(null=True, editable=False)
+    actor = models.CharField(max_length=150, help_text="Empty: Sendwatch itself.")
+    action = models.CharField(max_length=40)
+    subject = models.CharField(max_length=200)
+    location_id = models.IntegerField(null=True, help_text="Where it holds; none: everywhere.")
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        verbose_name_plural = "audit log"
+        indexes = [models.Index(fields=["location_id", "at"], name="audit_location")]
+        ordering = ["-at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M} · {self.actor or 'Sendwatch'} · {self.action}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Write it, once. Raises ``PermissionDenied`` for one that stands."""
+        if not self._state.adding:
+            raise PermissionDenied("The audit log is only added to.")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> Any:
+        """Never."""
+        raise PermissionDenied("The audit log is only added to.")
 
 
 class ApiToken(models.Model):

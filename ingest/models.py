@@ -46,6 +46,11 @@ class Location(models.Model):
     timezone = models.CharField(max_length=64, blank=True)
     state = models.CharField(max_length=8, choices=State, default=State.ACTIVE)
     state_at = models.DateTimeField(null=True, blank=True)
+    masks_recipients = models.BooleanField(
+        "masks recipients",
+        default=False,
+        help_text="Viewers see a•••@example.com; operators see whole addresses.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -4,9 +4,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.db import IntegrityError, transaction
 from django.http import Http404
+from django.utils import timezone
 
-from dashboard.access import NOTHING, Rights, get_location, restrict, rights_of, user_of_bearer
+from dashboard.access import (
+    NOTHING,
+    Rights,
+    get_location,
+    may_operate,
+    restrict,
+    rights_of,
+    user_of_bearer,
+)
 from dashboard.models import ApiToken, Membership
 from ingest.models import Location
 
@@ -52,6 +62,58 @@ def test_an_inactive_user_sees_nothing(alice: User, hers: Location, standing: st
     alice.is_active = False
     setattr(alice, standing, True)
     assert rights_of(alice) == NOTHING
+
+
+def test_a_company_is_all_its_locations_those_to_come_included(alice: User, hers: Location) -> None:
+    Membership.objects.create(user=alice, company_ref="acme")
+    assert rights_of(alice) == NOTHING
+    for location in (hers, Location(ref="later")):
+        location.company_ref = "acme"
+        location.save()
+    assert rights_of(alice).location_ids == set(Location.objects.values_list("pk", flat=True))
+
+
+def test_a_membership_that_has_expired_grants_nothing(alice: User, hers: Location) -> None:
+    now = timezone.now()
+    held = Membership.objects.create(user=alice, location=hers, role="operator", expires_at=now)
+    assert rights_of(alice) == NOTHING
+    assert not may_operate(alice, [hers.pk])
+    Membership.objects.filter(pk=held.pk).update(expires_at=now + timedelta(hours=1))
+    assert rights_of(alice).sees(hers.pk)
+    assert may_operate(alice, [hers.pk])
+
+
+def test_operators_may_change_what_lies_within_their_locations(
+    alice: User, hers: Location, other: Location
+) -> None:
+    Membership.objects.create(user=alice, location=hers, role="operator")
+    Membership.objects.create(user=alice, location=other)
+    assert may_operate(alice, [hers.pk])
+    assert not may_operate(alice, [other.pk])
+    assert not may_operate(alice, [hers.pk, other.pk])
+    assert not may_operate(alice)
+
+
+def test_addresses_are_masked_for_viewers_where_the_location_says_so(
+    alice: User, hers: Location, other: Location
+) -> None:
+    Location.objects.filter(pk=hers.pk).update(masks_recipients=True)
+    held = Membership.objects.create(user=alice, location=hers)
+    Membership.objects.create(user=alice, location=other)
+    rights = rights_of(alice)
+    assert rights.masks(hers.pk) and not rights.masks(other.pk)
+    Membership.objects.filter(pk=held.pk).update(role="operator")
+    assert not rights_of(alice).masks(hers.pk)
+
+
+@pytest.mark.parametrize("named", [{}, {"company_ref": "acme", "location": 1}])
+def test_a_membership_names_a_location_or_a_company(
+    alice: User, hers: Location, named: dict[str, object]
+) -> None:
+    if named:
+        named = {**named, "location": hers}
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Membership.objects.create(user=alice, **named)
 
 
 def test_nobody_sees_nothing() -> None:
