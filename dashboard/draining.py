@@ -94,10 +94,11 @@ class Direction(StrEnum):
 
 
 def direction(counts: Sequence[int], *, running: float = 1.0) -> Direction:
-    """Whether the newest three steps have twice as much as those before, or half.
+    """Whether the newest three steps have twice as much as those before, half, or none.
 
     If nothing changed, refusals fall on the newest steps by their share of the time; the test is
-    the one that holds for rates. ``running`` is how much of the last step has passed.
+    the one that holds for rates. ``running`` is how much of the last step has passed. How often it
+    errs: ``python -m bench.directions``.
     """
     recent, past = sum(counts[-RECENT:]), sum(counts[:-RECENT])
     before = len(counts) - RECENT
@@ -107,7 +108,9 @@ def direction(counts: Sequence[int], *, running: float = 1.0) -> Direction:
     total = recent + past
     if judging.verdict(recent, total, _share(now, before, _TIMES), _PHI) is Verdict.OVER:
         return Direction.RISING
-    if judging.verdict(recent, total, _share(now, before, 1 / _TIMES), _PHI) is Verdict.WITHIN:
+    # None at all is told from as many as before, some from half as many.
+    least = 1 / _TIMES if recent else 1.0
+    if judging.verdict(recent, total, _share(now, before, least), _PHI) is Verdict.WITHIN:
         return Direction.FALLING if recent else Direction.STOPPED
     if total / _PHI < judging.fewest(_share(now, before, 1.0)):
         return Direction.UNTOLD

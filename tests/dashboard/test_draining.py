@@ -62,6 +62,8 @@ def test_every_hour_counts_in_one_step() -> None:
         ([20] * 21 + [90] * 3, Direction.RISING),
         ([60] * 21 + [4] * 3, Direction.FALLING),
         ([60] * 21 + [0] * 3, Direction.STOPPED),
+        ([10] * 21 + [0] * 3, Direction.STOPPED),
+        ([10] * 21 + [1] * 3, Direction.STEADY),
         ([20] * 21 + [30] * 3, Direction.STEADY),
         ([0] * 23 + [9], Direction.UNTOLD),
         ([0] * 24, Direction.UNTOLD),
