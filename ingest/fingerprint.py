@@ -44,6 +44,7 @@ _IP = re.compile(
     r"|(?:ipv6:)?[0-9a-f]{0,4}(?:(?::[0-9a-f]{0,4}){3,7}|::[0-9a-f]{0,4})(?:\.\d{1,3}){0,3}",
     re.IGNORECASE,
 )
+_QUAD = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _AMOUNT = re.compile(
     r"[.,:/+%-]*\d[\d.,:/+%-]*(?:[kmg]?i?b|bytes?|s|secs?|ms|m|mins?|h|d|z)?", re.IGNORECASE
 )
@@ -181,7 +182,7 @@ def _placeholder(core: str) -> str:
         return re.sub("[^:,]+", _replaced, core) if set(":,") & set(core) else ADDRESS
     if _ENHANCED.fullmatch(core) or _BASIC.fullmatch(core) or _KNOWN.fullmatch(lower):
         return core
-    if _AMOUNT.fullmatch(core) and core.count(".") < 3:
+    if _AMOUNT.fullmatch(core) and not _QUAD.search(core):
         return ID if "-" in core and len(core) > 12 else NUMBER
     if _IP.fullmatch(core):
         return core if core.startswith("127.") else IP  # what a blocklist answers

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.fingerprint import codes, digest, fingerprint, plain
@@ -172,6 +172,7 @@ def test_plain_words_stay_as_they_are(text: str) -> None:
     assert plain(once) == once
 
 
+@example("2.0.0/200:.0", None, "")
 @given(TEXTS, st.sampled_from([None, 421, 550, 605]), st.sampled_from(["", "5.1.1", "4.7.28"]))
 def test_a_fingerprint_is_its_own(text: str, code: int | None, enhanced: str) -> None:
     once = of(text, code=code, enhanced=enhanced)
