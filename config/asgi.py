@@ -14,6 +14,7 @@ from channels.layers import get_channel_layer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path  # noqa: E402
 
+from dashboard.chores import chores  # noqa: E402
 from dashboard.consumers import EventSocket, Gate, LiveSocket  # noqa: E402
 from dashboard.hub import hub  # noqa: E402
 from ingest.checks import refuse_wrong_settings  # noqa: E402
@@ -43,8 +44,10 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            chores.start()
             await send({"type": "lifespan.startup.complete"})
         else:
+            chores.close()
             recorder.close()
             await hub.close()
             await asyncio.to_thread(recorder.drain, DRAIN_SECONDS)

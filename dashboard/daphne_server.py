@@ -68,6 +68,9 @@ class _Server(Server):
         )
 
     def _before_run(self) -> None:
+        from dashboard.chores import chores
+
+        chores.start()
         self.ws_factory.protocol = _Socket
         loop = asyncio.get_event_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -107,9 +110,11 @@ class _Server(Server):
             self.stop()
 
     async def _finish_work(self) -> None:
+        from dashboard.chores import chores
         from dashboard.hub import hub
         from ingest.record import recorder
 
+        chores.close()
         recorder.close()
         # A thread of its own: the loop's pool may be full of page queries.
         with ThreadPoolExecutor(1) as pool:

@@ -247,3 +247,82 @@ class Look(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} · {self.seen_at:%Y-%m-%d %H:%M}"
+
+
+class Suppressed(models.Model):
+    """An address that a location had better not mail again, and why.
+
+    It is ours: HighLevel does not read it. ``died_at`` is the first hard bounce or complaint
+    since it was last released; what is sent later is mailed after death.
+    """
+
+    class Cause(models.TextChoices):
+        COMPLAINED = "complained"
+        HARD = "hard", "bounced hard"
+        UNSUBSCRIBED = "unsubscribed"
+        SOFT = "soft", "failed again and again"
+        HAND = "hand", "put in by hand"
+
+    class State(models.TextChoices):
+        ON = "on", "on the list"
+        HELD = "held"
+        RELEASED = "released"
+
+    location = models.ForeignKey(
+        Location, models.CASCADE, db_index=False, related_name="suppressed"
+    )
+    recipient = models.CharField(max_length=320)
+    cause = models.CharField(max_length=12, choices=Cause)
+    state = models.CharField(max_length=8, choices=State, default=State.ON)
+    since = models.DateTimeField()
+    died_at = models.DateTimeField(null=True, blank=True)
+    released_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=300, blank=True)
+    provider = models.CharField(max_length=200, blank=True)
+    # Of the mail that shows it; none where a person put it in.
+    delivery_id = models.BigIntegerField(null=True, editable=False)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        verbose_name_plural = "suppressed"
+        constraints = [
+            models.UniqueConstraint(fields=["location", "recipient"], name="suppressed_unique")
+        ]
+        indexes = [
+            models.Index(fields=["state", "since", "id"], name="suppressed_since"),
+            models.Index(
+                fields=["location", "state", "since", "id"], name="suppressed_location_since"
+            ),
+            models.Index(
+                fields=["recipient"], name="suppressed_recipient", opclasses=["varchar_pattern_ops"]
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.recipient} · {self.get_cause_display()}"
+
+
+class SuppressionProgress(models.Model):  # noqa: DJ008 - one row
+    """How far the suppression list has followed the events, and which entry it looked at last."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    cursor = models.BigIntegerField(default=0)
+    looked_at = models.BigIntegerField(default=0)
+
+
+class MailedAgain(models.Model):  # noqa: DJ008 - a mark on a delivery
+    """A delivery to an address that had bounced hard or complained before it was sent."""
+
+    delivery_id = models.BigIntegerField(primary_key=True)
+    location = models.ForeignKey(
+        Location, models.CASCADE, db_constraint=False, db_index=False, related_name="+"
+    )
+    sent_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["location", "sent_at"], name="mailed_again_location"),
+            models.Index(fields=["sent_at"], name="mailed_again_sent"),
+        ]
