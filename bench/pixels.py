@@ -6,17 +6,16 @@ Every socket is a page of its own: another filter, so that none shares its rende
 import contextlib
 import json
 import os
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.ingest import NAMES, check, cost, count_events, run_load
+from bench.ingest import check, cost, count_events, run_load
 from bench.requests import Requests
 from bench.servers import MeasuredServer, Prelude, running
-from bench.sockets import KINDS, SERVERS, await_ready, heard, quantile, watcher
+from bench.sockets import await_ready, heard, on_each, quantile, watcher
 
 PATIENCE = 3.0  # seconds that the last rows may take
 WIDE = ("", "range=1h", "range=7d", "range=30d", "range=1h&view=status")
@@ -106,11 +105,8 @@ def run(
     templates: dict[str, Prelude], requests: Requests, folder: Path, ask: Ask
 ) -> dict[str, dict[str, Any]]:
     """Each server on each engine, by name."""
-    results = {}
-    for engine, template in templates.items():
-        for kind in KINDS:
-            name = f"{NAMES[engine]}, {SERVERS[kind]}"
-            own = folder / f"pixels_{engine}_{kind}"
-            results[name] = measure(kind, template, requests, own, ask)
-            sys.stderr.write(f"  {name}: 95 % within {results[name]['p95_ms']} ms\n")
-    return results
+    return on_each(
+        templates,
+        lambda kind, template, own: measure(kind, template, requests, own, ask),
+        folder / "pixels",
+    )

@@ -164,11 +164,24 @@ def run(
     templates: dict[str, Prelude], requests: Requests, folder: Path, ask: Ask
 ) -> dict[str, dict[str, Any]]:
     """Each server on each engine, by name."""
+    return on_each(
+        templates,
+        lambda kind, template, own: measure(kind, template, requests, own, ask),
+        folder / "sockets",
+    )
+
+
+def on_each(
+    templates: dict[str, Prelude],
+    measured: Callable[[str, Prelude, Path], dict[str, Any]],
+    folder: Path,
+) -> dict[str, dict[str, Any]]:
+    """What is measured of each server on each engine, by name; files go beside ``folder``."""
     results = {}
     for engine, template in templates.items():
         for kind in KINDS:
             name = f"{NAMES[engine]}, {SERVERS[kind]}"
-            own = folder / f"sockets_{engine}_{kind}"
-            results[name] = measure(kind, template, requests, own, ask)
+            own = folder.with_name(f"{folder.name}_{engine}_{kind}")
+            results[name] = measured(kind, template, own)
             sys.stderr.write(f"  {name}: 95 % within {results[name]['p95_ms']} ms\n")
     return results
