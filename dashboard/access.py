@@ -1,13 +1,17 @@
 """Who sees what. Pages, fragments, API, export and both sockets all ask here, and only here."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from importlib import import_module
 
+from django.conf import settings
+from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404
 from django.utils import timezone
+from django.utils.crypto import constant_time_compare
 
 from dashboard.models import ApiToken, Membership
 from ingest.models import Location
@@ -111,20 +115,64 @@ def may_operate(user: AbstractBaseUser | AnonymousUser, locations: Collection[in
     return operated_by(user).filter(pk__in=locations).count() == len(set(locations))
 
 
-def user_of_bearer(header: str, *, now: datetime) -> User | None:
-    """The user whose token an ``Authorization`` header carries; ``None`` when it is no good.
+# --- By what somebody is let in ------------------------------------------------------------
 
-    Refuses inactive users. Notes the token's use, at most once a minute.
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What lets somebody in: the key of a session, or an API token's primary key."""
+
+    user: User = field(compare=False)
+    session_key: str = ""
+    token_id: int | None = None
+    scopes: frozenset[str] = frozenset(ApiToken.Scope.values)
+
+    def allows(self, scope: ApiToken.Scope) -> bool:
+        """Whether it is good for this; a session is for everything."""
+        return scope in self.scopes
+
+
+def pass_of_session(user: User | AnonymousUser, session_key: str | None) -> Pass | None:
+    """The pass of who is logged in; ``None`` for anybody else."""
+    if isinstance(user, AnonymousUser) or not user.is_active:
+        return None
+    return Pass(user, session_key=session_key or "")
+
+
+def pass_of_bearer(header: str, *, now: datetime) -> Pass | None:
+    """The pass of the token that an ``Authorization`` header carries; ``None`` if it is no good.
+
+    Refuses what has expired, and inactive users. Notes the token's use, at most once a minute.
     """
     scheme, _, token = header.strip().partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         return None
     digest = ApiToken.digest_of(token.strip())
-    found = ApiToken.objects.select_related("user").filter(digest=digest).first()
-    if found is None or not found.user.is_active:
+    found = ApiToken.objects.at(now).select_related("user").filter(digest=digest).first()
+    if found is None:
         return None
     _note_use(found, now)
-    return found.user
+    return Pass(found.user, token_id=found.pk, scopes=frozenset(found.scopes.split()))
+
+
+def rights_by(held: Pass, *, now: datetime) -> Rights | None:
+    """The rights that a pass gives as things are now; ``None`` once it is no good any more.
+
+    A session ends by logging out, by its age, and when its user's password changes; a token by its
+    end or by being revoked; both when the user is deactivated.
+    """
+    if held.token_id is not None:
+        token = ApiToken.objects.at(now).select_related("user").filter(pk=held.token_id).first()
+        return rights_of(token.user) if token else None
+    user = User.objects.filter(pk=held.user.pk, is_active=True).first()
+    return rights_of(user) if user and _is_in_session(user, held.session_key) else None
+
+
+def _is_in_session(user: User, key: str) -> bool:
+    session = import_module(settings.SESSION_ENGINE).SessionStore(key).load()
+    return session.get(SESSION_KEY) == str(user.pk) and constant_time_compare(
+        session.get(HASH_SESSION_KEY, ""), user.get_session_auth_hash()
+    )
 
 
 def _note_use(token: ApiToken, now: datetime) -> None:

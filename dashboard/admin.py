@@ -25,11 +25,11 @@ class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Tokens: ``manage.py create_api_token`` issues them, deleting one here revokes it."""
 
-    list_display = ("user", "name", "created_at", "last_used_at")
+    list_display = ("user", "name", "scopes", "created_at", "expires_at", "last_used_at")
     list_select_related = ("user",)
     search_fields = ("user__username", "name")
     ordering = ("user__username", "name")
-    fields = ("user", "name", "created_at", "last_used_at")
+    fields = ("user", "name", "scopes", "created_at", "expires_at", "last_used_at")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Never: a token is shown once, to whoever issues it, and not by way of a page."""

@@ -9,18 +9,18 @@ from urllib.parse import urlencode
 import orjson
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
-from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from dashboard import queries
-from dashboard.access import Rights, rights_of, user_of_bearer
+from dashboard.access import Pass, Rights, pass_of_bearer, pass_of_session, rights_by, rights_of
 from dashboard.bounded import TookTooLong, bounded_reads
 from dashboard.explained import explain
 from dashboard.filters import Filter, FilterError, parse
 from dashboard.health import database_problems, layer_problems
+from dashboard.models import ApiToken
 from ingest.metrics import exposition
 
 MAX_ROWS = 1_000
@@ -44,12 +44,13 @@ def _refusal(sentence: str, *, status: int, **more: object) -> Json:
     return Json({"error": sentence, **more}, status=status)
 
 
-def api_view(view: View) -> View:
-    """A GET that takes the session or an ``Authorization: Bearer`` token.
+def api_view(view: View, scope: ApiToken.Scope = ApiToken.Scope.READ) -> View:
+    """A GET that takes the session, or an ``Authorization: Bearer`` token of this scope.
 
-    Calls ``view(request, rights, …)``. Answers 401, 404 for what may not be seen, 400 for a
-    ``FilterError`` and 503 for ``TookTooLong`` itself, in JSON, where the login middleware would
-    redirect.
+    What is asked for as CSV is an export, whichever view makes it. Calls
+    ``view(request, rights, …)``. Answers 401, 403 for what a token is not good for, 404 for
+    what may not be seen, 400 for a ``FilterError`` and 503 for ``TookTooLong`` itself, in JSON,
+    where the login middleware would redirect.
     """
 
     @login_not_required
@@ -59,13 +60,16 @@ def api_view(view: View) -> View:
             refusal = _refusal("Only GET is allowed here.", status=405)
             refusal["Allow"] = "GET, HEAD"
             return refusal
-        rights = _rights(request)
-        if rights is None:
+        held = _pass(request)
+        if held is None:
             refusal = _refusal("Log in, or send a valid token as a Bearer header.", status=401)
             refusal["WWW-Authenticate"] = "Bearer"
             return refusal
+        needed = ApiToken.Scope.EXPORT if "csv" in request.GET.getlist("format") else scope
+        if not held.allows(needed):
+            return _refusal(f"This token is not good for «{needed.value}».", status=403)
         try:
-            return view(request, rights, *args, **kwargs)
+            return view(request, rights_of(held.user), *args, **kwargs)
         except FilterError as error:
             return _refusal(str(error), status=400)
         except Http404 as error:
@@ -76,23 +80,18 @@ def api_view(view: View) -> View:
     return answer
 
 
-def _rights(request: HttpRequest) -> Rights | None:
-    """The rights of who asks. A token that is no good is refused, whatever the session says."""
+def _pass(request: HttpRequest) -> Pass | None:
+    """What who asks is let in by. A token that is no good is refused, whatever the session says."""
     header = request.headers.get("Authorization", "")
     if header[:6].lower() == "bearer":
-        user = user_of_bearer(header, now=timezone.now())
-        return None if user is None else rights_of(user)
-    if not request.user.is_authenticated:
-        return None
-    return rights_of(request.user)
+        return pass_of_bearer(header, now=timezone.now())
+    return pass_of_session(request.user, request.session.session_key)
 
 
 def rights_now(request: HttpRequest) -> Rights | None:
     """The rights of who asked, read anew: for answers that take long."""
-    if request.headers.get("Authorization"):
-        return _rights(request)
-    user = User.objects.filter(pk=request.user.pk or 0).first()
-    return None if user is None else rights_of(user)
+    held = _pass(request)
+    return rights_by(held, now=timezone.now()) if held else None
 
 
 def asked(

@@ -11,19 +11,22 @@ from channels.auth import AuthMiddlewareStack
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.security.websocket import AllowedHostsOriginValidator
-from django.contrib.auth.models import AnonymousUser, User
 from django.http import Http404
 
 from dashboard import queries
-from dashboard.access import Rights, rights_of, user_of_bearer
+from dashboard.access import NOTHING, Pass, Rights, pass_of_bearer, pass_of_session, rights_by
 from dashboard.filters import Filter, FilterError, parse
 from dashboard.hub import BEHIND_CODE, GOING_CODE, hub
+from dashboard.models import ApiToken
 from dashboard.pages import PAGES
 from dashboard.streams import Behind, Closing
 
 BAD_FILTER, NOT_FOUND, RIGHTS_CHANGED, TOO_OLD = 4400, 4404, 4403, 4410
-RIGHTS_AGE = 3.0  # seconds until a socket notices that its user's rights have changed
-_recent_rights: dict[int, tuple[float, Rights]] = {}  # by user: when (time.monotonic()), what
+# Seconds between two looks at a pass, and how old what another socket saw may be: so an end of
+# rights is noticed after four seconds at the latest.
+RIGHTS_AGE = 2.0
+# What each pass in use gives, and when (time.monotonic()) that was seen.
+_recent_rights: dict[Pass, tuple[float, Rights | None]] = {}
 
 
 class Gate:
@@ -42,8 +45,10 @@ class Gate:
         if not header:
             return await self._session(scope, receive, send)
         now = datetime.now(UTC)
-        user = await database_sync_to_async(user_of_bearer)(header.decode("latin-1"), now=now)
-        return await self._bearer({**scope, "user": user}, receive, send)
+        held = await database_sync_to_async(pass_of_bearer)(header.decode("latin-1"), now=now)
+        if held is not None and not held.allows(ApiToken.Scope.READ):
+            held = None
+        return await self._bearer({**scope, "pass": held}, receive, send)
 
 
 class _Refused(Exception):
@@ -58,13 +63,18 @@ class _Socket(AsyncWebsocketConsumer):
     """Checks who asks and for what, then sends a stream until one side ends it."""
 
     _tasks: tuple[asyncio.Task[None], ...] = ()
+    _pass: Pass
 
     async def connect(self) -> None:
         """Refuse strangers before the handshake; say what is wrong with a filter after it."""
-        user = self.scope.get("user")
-        if user is None or not user.is_authenticated or not user.is_active:
+        if "pass" in self.scope:
+            held = self.scope["pass"]
+        else:
+            held = pass_of_session(self.scope["user"], self.scope["session"].session_key)
+        if held is None:
             await self.close()
             return
+        self._pass = held
         await self.accept()
         self._tasks = (asyncio.create_task(self._serve()), asyncio.create_task(self._watch()))
 
@@ -72,6 +82,8 @@ class _Socket(AsyncWebsocketConsumer):
         """The browser left."""
         for task in self._tasks:
             task.cancel()
+        if self._tasks:
+            _recent_rights.pop(self._pass, None)
 
     async def _serve(self) -> None:
         try:
@@ -86,10 +98,9 @@ class _Socket(AsyncWebsocketConsumer):
             await self._end(GOING_CODE, "the server is restarting")
 
     async def _watch(self) -> None:
-        """Close when the user's rights are no longer those that the stream was made with."""
-        rights = await self._rights()
-        _recent_rights[self.scope["user"].pk] = time.monotonic(), rights
-        while rights == await self._recent_rights():
+        """Close when the pass gives other rights than those that the stream was made with."""
+        rights = await self._look()
+        while rights is not None and rights == await self._recent_rights():
             await asyncio.sleep(RIGHTS_AGE)
         await self._end(RIGHTS_CHANGED, "your rights have changed")
 
@@ -102,21 +113,20 @@ class _Socket(AsyncWebsocketConsumer):
         await self.close(code=code, reason=reason.encode()[:123].decode(errors="ignore"))
 
     async def _rights(self) -> Rights:
-        """The user's rights as they are now: the scope's user is as old as the socket."""
+        return await self._look() or NOTHING
 
-        def load() -> Rights:
-            user = User.objects.filter(pk=self.scope["user"].pk).first()
-            return rights_of(user or AnonymousUser())
-
-        rights: Rights = await database_sync_to_async(load)()
+    async def _look(self) -> Rights | None:
+        """What the pass gives now: the scope's user is as old as the socket."""
+        load = database_sync_to_async(rights_by)
+        rights: Rights | None = await load(self._pass, now=datetime.now(UTC))
+        _recent_rights[self._pass] = time.monotonic(), rights
         return rights
 
-    async def _recent_rights(self) -> Rights:
-        """The same, looked up once for all the sockets that a user has open."""
-        user, now = self.scope["user"].pk, time.monotonic()
-        known = _recent_rights.get(user)
-        if known is None or known[0] < now - RIGHTS_AGE:
-            known = _recent_rights[user] = now, await self._rights()
+    async def _recent_rights(self) -> Rights | None:
+        """The same, looked up once for all the sockets that are open by one pass."""
+        known = _recent_rights.get(self._pass)
+        if known is None or known[0] < time.monotonic() - RIGHTS_AGE:
+            return await self._look()
         return known[1]
 
     async def _stream(self, params: list[tuple[str, str]]) -> AsyncIterator[str]:

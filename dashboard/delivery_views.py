@@ -1,5 +1,6 @@
 """The list of deliveries, one delivery, and the list as a file."""
 
+from functools import partial
 from urllib.parse import parse_qsl
 
 from django.contrib import messages
@@ -15,6 +16,7 @@ from dashboard.access import Rights, may_operate, rights_of
 from dashboard.api import api_view, rights_now
 from dashboard.filter_bar import in_remembered_zone
 from dashboard.filters import Filter, FilterError, parse
+from dashboard.models import ApiToken
 from dashboard.pages import PAGES
 from dashboard.pages.deliveries import SEARCHED, delivery_url, in_words, mark
 from dashboard.pages.delivery import TIMES, Shown, delivery_context
@@ -122,7 +124,7 @@ def export(request: HttpRequest) -> StreamingHttpResponse:
     return _exported(request, filter, rights_of(request.user))
 
 
-@api_view
+@partial(api_view, scope=ApiToken.Scope.EXPORT)
 def api_export(request: HttpRequest, rights: Rights) -> StreamingHttpResponse:
     """The same for programs, by session or token, without a range of its own."""
     return _exported(request, _filter(request, "format"), rights)

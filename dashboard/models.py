@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Self
 
@@ -100,14 +101,34 @@ class AuditEntry(models.Model):
         raise PermissionDenied("The audit log is only added to.")
 
 
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    """Tokens, by the moment."""
+
+    def at(self, moment: datetime) -> Self:
+        """Those that let somebody in at a moment."""
+        lasting = Q(expires_at=None) | Q(expires_at__gt=moment)
+        return self.filter(lasting, user__is_active=True)
+
+
 class ApiToken(models.Model):
-    """A bearer token of a user. Only its digest is stored; the token is shown once."""
+    """A bearer token of a user. Only its digest is stored; the token is shown once.
+
+    ``scopes`` are what it is good for, separated by spaces.
+    """
+
+    class Scope(models.TextChoices):
+        READ = "read", "read: what pages show, and the sockets"
+        EXPORT = "export", "export: lists and tables as files"
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="api_tokens")
     name = models.CharField(max_length=100, blank=True)
     digest = models.CharField(max_length=64, unique=True, editable=False)
+    scopes = models.CharField(max_length=60, default="read export", editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = ApiTokenQuerySet.as_manager()
 
     def __str__(self) -> str:
         return f"{self.user} · {self.name or self.pk}"
@@ -118,10 +139,23 @@ class ApiToken(models.Model):
         return hashlib.sha256(token.encode()).hexdigest()
 
     @classmethod
-    def issue(cls, *, user_id: int, name: str = "") -> str:
+    def issue(
+        cls,
+        *,
+        user_id: int,
+        name: str = "",
+        scopes: Collection[str] = tuple(Scope),
+        expires_at: datetime | None = None,
+    ) -> str:
         """Make a token for a user and return it, the only time that it can be read."""
         token = "sw_" + secrets.token_urlsafe(32)
-        cls.objects.create(user_id=user_id, name=name, digest=cls.digest_of(token))
+        cls.objects.create(
+            user_id=user_id,
+            name=name,
+            digest=cls.digest_of(token),
+            scopes=" ".join(scopes),
+            expires_at=expires_at,
+        )
         return token
 
 

@@ -127,7 +127,12 @@ class Server:
             return database.execute(statement).fetchall()
 
     def token(
-        self, username: str = "watcher", *, staff: bool = True, locations: tuple[str, ...] = ()
+        self,
+        username: str = "watcher",
+        *,
+        staff: bool = True,
+        locations: tuple[str, ...] = (),
+        scopes: tuple[str, ...] = ("read", "export"),
     ) -> str:
         """A bearer token of a user, made at first use with memberships of these locations."""
         return self.shell(
@@ -138,7 +143,7 @@ class Server:
             f"username={username!r}, defaults={{'is_staff': {staff}}});"
             "[Membership.objects.create(user=user, location=location)"
             f" for location in Location.objects.filter(ref__in={locations!r})];"
-            f"call_command('create_api_token', {username!r})"
+            f"call_command('create_api_token', {username!r}, scope={scopes!r})"
         )
 
     def post(self, payload: Any, **options: Any) -> httpx.Response:

@@ -13,9 +13,10 @@ from dashboard.access import (
     Rights,
     get_location,
     may_operate,
+    pass_of_bearer,
     restrict,
+    rights_by,
     rights_of,
-    user_of_bearer,
 )
 from dashboard.models import ApiToken, Membership
 from ingest.models import Location
@@ -141,10 +142,15 @@ def test_a_hidden_location_is_refused_in_the_words_of_a_missing_one(
     assert refusals[0] == refusals[1]
 
 
+def user_of(header: str, now: datetime = NOW) -> User | None:
+    held = pass_of_bearer(header, now=now)
+    return held.user if held else None
+
+
 def test_a_token_stands_for_its_user(alice: User) -> None:
     token = ApiToken.issue(user_id=alice.pk)
-    assert user_of_bearer(f"Bearer {token}", now=NOW) == alice
-    assert user_of_bearer(f"bearer   {token} ", now=NOW) == alice
+    assert user_of(f"Bearer {token}") == alice
+    assert user_of(f"bearer   {token} ") == alice
 
 
 @pytest.mark.parametrize(
@@ -152,20 +158,29 @@ def test_a_token_stands_for_its_user(alice: User) -> None:
 )
 def test_anything_else_stands_for_nobody(alice: User, header: str) -> None:
     token = ApiToken.issue(user_id=alice.pk)
-    assert user_of_bearer(header.format(token=token), now=NOW) is None
+    assert user_of(header.format(token=token)) is None
 
 
 def test_a_token_of_an_inactive_user_is_refused_and_its_use_not_noted(alice: User) -> None:
     token = ApiToken.issue(user_id=alice.pk)
     User.objects.update(is_active=False)
-    assert user_of_bearer(f"Bearer {token}", now=NOW) is None
+    assert user_of(f"Bearer {token}") is None
     assert ApiToken.objects.get().last_used_at is None
+
+
+def test_a_token_ends_when_it_says(alice: User) -> None:
+    token = ApiToken.issue(user_id=alice.pk, scopes=["read"], expires_at=NOW)
+    assert user_of(f"Bearer {token}") is None
+    held = pass_of_bearer(f"Bearer {token}", now=NOW - timedelta(seconds=1))
+    assert held and held.allows(ApiToken.Scope.READ) and not held.allows(ApiToken.Scope.EXPORT)
+    assert rights_by(held, now=NOW - timedelta(seconds=1)) == NOTHING
+    assert rights_by(held, now=NOW) is None
 
 
 def test_the_use_of_a_token_is_noted_at_most_once_a_minute(alice: User) -> None:
     header = f"Bearer {ApiToken.issue(user_id=alice.pk)}"
     noted = []
     for seconds in (0, 59, 60, 61):
-        user_of_bearer(header, now=NOW + timedelta(seconds=seconds))
+        user_of(header, NOW + timedelta(seconds=seconds))
         noted.append(ApiToken.objects.get().last_used_at)
     assert noted == [NOW, NOW, NOW + timedelta(seconds=60), NOW + timedelta(seconds=60)]

@@ -1,6 +1,7 @@
 """The admin of people: memberships are given here, tokens only taken away. And their command."""
 
 import io
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.access import rights_of, user_of_bearer
+from dashboard.access import pass_of_bearer, rights_of
 from dashboard.models import ApiToken, Membership
 from ingest.models import Location
 
@@ -35,7 +36,8 @@ def issue(*arguments: str) -> str:
 
 
 def reader(token: str) -> Any:
-    return user_of_bearer(f"Bearer {token}", now=timezone.now())
+    held = pass_of_bearer(f"Bearer {token}", now=timezone.now())
+    return held and held.user
 
 
 def test_a_membership_gives_a_right(boss: Client, jane: User) -> None:
@@ -61,6 +63,18 @@ def test_create_api_token_prints_a_token_that_works(jane: User) -> None:
     assert reader(token) == jane
     assert ApiToken.objects.get().name == "export"
     assert token not in str(ApiToken.objects.values().get())
+
+
+def test_create_api_token_makes_what_it_is_told_to(jane: User) -> None:
+    issue("jane")
+    issue("jane", "--scope", "read", "--days", "30")
+    all_of_it, some = ApiToken.objects.order_by("pk")
+    assert (all_of_it.scopes, all_of_it.expires_at) == ("read export", None)
+    assert some.scopes == "read" and some.expires_at is not None
+    assert timedelta(days=29) < some.expires_at - timezone.now() <= timedelta(days=30)
+    for wrong in (("--scope", "write"), ("--days", "0")):
+        with pytest.raises(CommandError):
+            issue("jane", *wrong)
 
 
 def test_create_api_token_refuses_who_could_not_use_it(jane: User) -> None:

@@ -11,7 +11,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.urls import reverse
 
-from dashboard import bounded, health, queries
+from dashboard import bounded, health, queries, urls
 from dashboard.models import ApiToken, Membership
 from ingest import fold
 from ingest.normalize import Detail
@@ -41,8 +41,9 @@ def web(staff: User) -> Client:
     return client
 
 
-def bearer(user: User) -> Client:
-    return Client(headers={"Authorization": f"Bearer {ApiToken.issue(user_id=user.pk)}"})
+def bearer(user: User, **options: Any) -> Client:
+    token = ApiToken.issue(user_id=user.pk, **options)
+    return Client(headers={"Authorization": f"Bearer {token}"})
 
 
 def refusal(client: Client, url: str) -> tuple[int, Any]:
@@ -78,6 +79,19 @@ def test_an_inactive_user_is_refused(web: Client, staff: User) -> None:
     clients = (web, bearer(staff))
     User.objects.update(is_active=False)
     assert [client.get("/api/rates/").status_code for client in clients] == [401, 401]
+
+
+def test_a_token_is_good_for_its_scopes_only(staff: User) -> None:
+    api = [each for each in urls.urlpatterns if str(each.name).startswith("api-")]
+    paths = {"/" + str(each.pattern).replace("<int:pk>", "1") for each in api}
+    reads = {"/suggest/", "/metrics"} | paths - {"/api/deliveries/export/"}
+    exports = {"/api/deliveries/export/", *(f"{path}?format=csv" for path in reads)}
+    assert len(paths) > 8
+    for scope, refused in (("read", exports), ("export", reads)):
+        client = bearer(staff, scopes=[scope])
+        answers = {path: client.get(path) for path in reads | exports}
+        assert {path for path, got in answers.items() if got.status_code == 403} == refused
+        assert all(list(answers[path].json()) == ["error"] for path in refused)
 
 
 def test_only_reading_is_allowed(web: Client) -> None:

@@ -1,5 +1,6 @@
 """The sockets, on real servers: who gets in, what they see, in what order, and how they end."""
 
+import contextlib
 import json
 import re
 import time
@@ -222,6 +223,64 @@ def test_a_member_sees_the_locations_of_the_membership_only_and_as_long(server: 
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(timeout=10)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 4403
+
+
+def test_a_token_that_may_not_read_is_refused(server: Server) -> None:
+    token = server.token("exporter", scopes=("export",))
+    with pytest.raises(InvalidStatus) as refused:
+        open_socket(server, "", token)
+    assert refused.value.response.status_code == 403
+
+
+# Somebody for each way in which rights end, and what ends them; two of them have a token.
+ENDS = {
+    "leaver": "client.logout()",
+    "changer": "user.set_password('another long passphrase'); user.save()",
+    "gone": "User.objects.filter(pk=user.pk).update(is_active=False)",
+    "moved": "user.memberships.all().delete()",
+    "revoked": "user.api_tokens.all().delete()",
+    "expired": "user.api_tokens.update(expires_at=user.date_joined)",
+}
+MAKE = """
+from django.contrib.auth.models import User; from django.test import Client
+from dashboard.models import ApiToken, Membership; from ingest.models import Location
+location, _ = Location.objects.get_or_create(ref="loc-ends")
+def way_in(name):
+    user = User.objects.create_user(name)
+    Membership.objects.create(user=user, location=location)
+    client = Client(); client.force_login(user)
+    token = ApiToken.issue(user_id=user.pk) if name in ("revoked", "expired") else ""
+    return token, "sessionid=" + client.cookies["sessionid"].value
+print(__import__("json").dumps({name: way_in(name) for name in ENDS}))
+"""
+END = """
+from importlib import import_module; from django.conf import settings
+from django.contrib.auth.models import User; from django.test import Client
+for name, statement in ENDS.items():
+    user, client = User.objects.get(username=name), Client()
+    client.cookies["sessionid"] = WAYS[name][1].partition("=")[2]
+    exec(statement)
+"""
+
+
+def test_whatever_ends_rights_ends_the_open_sockets_within_seconds(server: Server) -> None:
+    ways = json.loads(server.shell(f"ENDS = {ENDS!r}\n{MAKE}"))
+    with contextlib.ExitStack() as stack:
+        sockets = {}
+        for name, (token, cookie) in ways.items():
+            headers = {} if token else {"Cookie": cookie, "Origin": server.url}
+            for path in ("/ws/events/", "/ws/live/"):
+                socket = open_socket(server, "", token, path, **headers)
+                sockets[name, path] = stack.enter_context(socket)
+                socket.recv(timeout=10)
+        server.shell(f"ENDS, WAYS = {ENDS!r}, {ways!r}\n{END}")
+        began = time.monotonic()
+        for which, socket in sockets.items():
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    socket.recv(timeout=10)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 4403, which
+        assert time.monotonic() - began < 5
 
 
 def test_live_sends_everything_at_first_and_then_what_changed(server: Server, token: str) -> None:

@@ -1,10 +1,12 @@
 """Make an API token for a user, and print it: the only time that it can be read."""
 
 from argparse import ArgumentParser
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
 from dashboard.models import ApiToken
 
@@ -17,7 +19,14 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("username")
-        parser.add_argument("--name", default="", help="what it is for; shown in the admin")
+        parser.add_argument("--name", default="", help="what it is for; shown to its user")
+        parser.add_argument(
+            "--scope",
+            action="append",
+            choices=ApiToken.Scope.values,
+            help="what it is good for; may be repeated; without: everything",
+        )
+        parser.add_argument("--days", type=int, help="how long it is good; without: for ever")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Issue the token; it is the last line, alone. Raises ``CommandError``."""
@@ -27,4 +36,13 @@ class Command(BaseCommand):
             raise CommandError(f"No user is named {options['username']}.")
         if not user.is_active:
             raise CommandError(f"{options['username']} is deactivated: a token would be refused.")
-        self.stdout.write(ApiToken.issue(user_id=user.pk, name=options["name"]))
+        days = options["days"]
+        if days is not None and not 1 <= days <= 36_500:
+            raise CommandError("--days is a number from 1 to 36500.")
+        token = ApiToken.issue(
+            user_id=user.pk,
+            name=options["name"],
+            scopes=options["scope"] or ApiToken.Scope.values,
+            expires_at=None if days is None else timezone.now() + timedelta(days=days),
+        )
+        self.stdout.write(token)
