@@ -109,10 +109,29 @@ def dispersions(
     """
     whole = _phis(_gathered(question, now, _kinds(question), {}))
     total = whole.get(TOTAL) or priors()
-    if question.names or question.by == "category":
+    if _are_of_all(question):
         return {TOTAL: total} | dict.fromkeys(rows, total)
+    return {TOTAL: total} | _of_rows(question, rows, now)
+
+
+def row_dispersions(
+    question: Question, rows: Mapping[str, Collection[int]], now: datetime
+) -> dict[str, Phis]:
+    """For the rows as ``dispersions`` has them, where nobody asks for the total."""
+    if _are_of_all(question):
+        return dispersions(question, rows, now)
+    return _of_rows(question, rows, now)
+
+
+def _are_of_all(question: Question) -> bool:
+    return bool(question.names) or question.by == "category"
+
+
+def _of_rows(
+    question: Question, rows: Mapping[str, Collection[int]], now: datetime
+) -> dict[str, Phis]:
     by_row = _phis(_rows(question, rows, now))
-    return {TOTAL: total} | {key: by_row.get(key) or priors() for key in rows}
+    return {key: by_row.get(key) or priors() for key in rows}
 
 
 def priors() -> Phis:

@@ -7,13 +7,12 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db.models import OuterRef, Subquery, Sum
-from django.urls import NoReverseMatch, reverse
 
 from dashboard import reasons
 from dashboard.access import Rights
 from dashboard.filters import Filter
 from dashboard.judging import is_over
-from dashboard.names import campaign_name
+from dashboard.names import campaign_name, page_url, path_of
 from dashboard.needs import Failure
 from dashboard.queries import names_of
 from dashboard.refreshed import Kept
@@ -35,11 +34,15 @@ CHIPS = {"mixed": "several"}
 
 
 KEPT_FROM = 1_000  # failures: some 20 ms to look through
+KEPT_PLACES = 100  # … or so many locations that could have met one: each is looked up
 KEPT_FRESH = 10.0  # seconds
 
 
 def _are_many(found: list[Failure]) -> bool:
-    return sum(failure.events for failure in found) >= KEPT_FROM
+    return (
+        sum(failure.events for failure in found) >= KEPT_FROM
+        or max((failure.of for failure in found), default=0) >= KEPT_PLACES
+    )
 
 
 _kept = Kept[tuple[str, Rights, int], list[Failure]](_are_many, fresh=KEPT_FRESH)
@@ -65,6 +68,7 @@ def _failure(row: reasons.Row, filter: Filter) -> Failure:
         events=row.whole.events,
         bounced=row.whole.bounced,
         locations=row.whole.locations,
+        of=row.reach.of,
         provider=row.reach.provider,
         pool=row.reach.pool,
         scope=row.rule.scope,
@@ -89,29 +93,34 @@ def _since(row: reasons.Row, filter: Filter) -> datetime | None:
 
 
 def reason_url(pk: int, filter: Filter) -> str:
-    """The page of a reason, or the list of what it refused; "" where there is neither."""
-    try:
-        return f"{reverse('dashboard:reason', args=[pk])}?{filter.canonical()}"
-    except NoReverseMatch:
-        return list_url(filter.with_("reason", str(pk)))
+    """The page of a reason."""
+    return page_url("reason", str(pk), query=filter.canonical())
 
 
 def list_url(filter: Filter | None) -> str:
     """The list of deliveries of a filter; "" for what has none."""
-    if filter is None:
-        return ""
-    try:
-        return f"{reverse('dashboard:deliveries')}?{filter.canonical()}"
-    except NoReverseMatch:
-        return ""
+    return "" if filter is None else f"{path_of('deliveries')}?{filter.canonical()}"
 
 
 type Refused = Mapping[int, Mapping[int, int]]
 """How often each reason met each location: location → reason → failures."""
 
 
+_kept_refused = Kept[tuple[frozenset[int], int], Refused](
+    lambda found: sum(sum(met.values()) for met in found.values()) >= KEPT_FROM, fresh=KEPT_FRESH
+)
+
+
 def refused(locations: Collection[int], since: datetime) -> Refused:
-    """Final failures of locations by reason; where there are none, temporary ones."""
+    """Final failures of locations by reason; where there are none, temporary ones.
+
+    Where there are many, as of seconds ago.
+    """
+    key = frozenset(locations), hour_of(since)
+    return _kept_refused.get(key, lambda: _refused(locations, since))
+
+
+def _refused(locations: Collection[int], since: datetime) -> Refused:
     rows = ReasonHour.objects.filter(location_id__in=locations, hour__gte=hour_of(since))
     grouped = rows.order_by().values_list("location_id", "reason_id", "kind")
     final: dict[int, dict[int, int]] = defaultdict(dict)
@@ -138,10 +147,20 @@ class Share(NamedTuple):
     bad: int
 
 
+_kept_worst = Kept[tuple[frozenset[int], int, str], dict[int, Share]](
+    lambda found: sum(share.bad for share in found.values()) >= KEPT_FROM, fresh=KEPT_FRESH
+)
+
+
 def worst_campaigns(
     locations: Collection[int], since: datetime, measure: str = "hard"
 ) -> dict[int, Share]:
-    """By location: where most of what went wrong comes from."""
+    """By location: where most of what went wrong comes from; if it is much, as of seconds ago."""
+    key = frozenset(locations), hour_of(since), measure
+    return _kept_worst.get(key, lambda: _worst_campaigns(locations, since, measure))
+
+
+def _worst_campaigns(locations: Collection[int], since: datetime, measure: str) -> dict[int, Share]:
     columns, _ = BAD[measure]
     counted = HourlyCount.objects.filter(
         location_id__in=locations, dimension=Dimension.CAMPAIGN, hour__gte=hour_of(since)
@@ -167,9 +186,21 @@ def worst_campaigns(
 SPARK_HOURS, SPARK_STEP = 7 * 24, 6
 
 
+_kept_steps = Kept[tuple[frozenset[int], int], dict[int, list[int]]](
+    lambda found: sum(map(sum, found.values())) >= KEPT_FROM, fresh=KEPT_FRESH
+)
+
+
 def failures_by_step(locations: Collection[int], now: datetime) -> dict[int, list[int]]:
-    """Bounces of seven days by location, in quarters of days; the last one is running."""
-    last = hour_of(now) // SPARK_STEP
+    """Bounces of seven days by location, in quarters of days; the last one is running.
+
+    Where there are many, as of seconds ago.
+    """
+    key = frozenset(locations), hour_of(now) // SPARK_STEP
+    return _kept_steps.get(key, lambda: _failures_by_step(locations, key[1]))
+
+
+def _failures_by_step(locations: Collection[int], last: int) -> dict[int, list[int]]:
     first = last - SPARK_HOURS // SPARK_STEP + 1
     rows = LocationHour.objects.filter(location_id__in=locations, hour__gte=first * SPARK_STEP)
     found: dict[int, list[int]] = {}

@@ -22,7 +22,8 @@ from dashboard.judging import (
     Verdict,
 )
 from dashboard.rates import Counts, Rate
-from dashboard.riskiest import BANDS, Judges, Standing, judges_of
+from dashboard.refreshed import Kept
+from dashboard.riskiest import BANDS, JUDGED_ANEW, Judges, Standing, judges_of
 from ingest.models import Location
 
 HEADING = 50.0  # per cent of the way to a stop
@@ -201,14 +202,18 @@ def _phi(standing: Standing, measure: str) -> float:
 
 # --- All of them ---------------------------------------------------------------------------
 
+NAMES_FRESH = 5.0  # seconds
+_names = Kept[frozenset[int] | None, Mapping[int, tuple[str, str]]](
+    lambda found: len(found) > JUDGED_ANEW, fresh=NAMES_FRESH
+)
 _MOST_RECENT = 16
 _recent: dict[frozenset[int], tuple[Judges, Fleet]] = {}
 
 
 def fleet_of(locations: Collection[int] | None, *, now: datetime) -> Fleet:
     """The fleet of some locations, or of all: as old as its judges are (``judges_of``)."""
-    found = Location.objects.order_by("pk").values_list("pk", "ref", "name")
-    named = {pk: (ref, name) for pk, ref, name in found if locations is None or pk in locations}
+    asked = None if locations is None else frozenset(locations)
+    named = _names.get(asked, lambda: _named(asked))
     judges, key = judges_of(named, now=now), frozenset(named)
     known = _recent.get(key)
     if known is None or not judges.agree_with(known[0]):
@@ -216,6 +221,11 @@ def fleet_of(locations: Collection[int] | None, *, now: datetime) -> Fleet:
             _recent.clear()
         known = _recent[key] = judges, _fleet(named, judges)
     return known[1]
+
+
+def _named(locations: Collection[int] | None) -> dict[int, tuple[str, str]]:
+    found = Location.objects.order_by("pk").values_list("pk", "ref", "name")
+    return {pk: (ref, name) for pk, ref, name in found if locations is None or pk in locations}
 
 
 def _fleet(named: Mapping[int, tuple[str, str]], judges: Judges) -> Fleet:

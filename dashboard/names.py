@@ -1,8 +1,9 @@
 """What things are called on pages, and where their own pages are."""
 
+from functools import lru_cache
 from hashlib import blake2b
 
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 from dashboard.tallies import REST_KEY
 from ingest.vocabulary import NONE_KEY, Category
@@ -27,11 +28,22 @@ def campaign_name(key: str) -> str:
 
 def page_url(page: str, key: str, *, query: str = "") -> str:
     """The address of a location's or campaign's page; "" for ids that no address can hold."""
+    url = path_of(page, key)
+    return f"{url}?{query}" if url and query else url
+
+
+def path_of(page: str, *keys: str) -> str:
+    """The path of a page; "" where there is none, as for ids that no address can hold."""
+    return _path_of(get_script_prefix(), page, keys)
+
+
+# A page has hundreds of links, to few paths.
+@lru_cache(maxsize=8192)
+def _path_of(prefix: str, page: str, keys: tuple[str, ...]) -> str:
     try:
-        url = reverse(f"dashboard:{page}", args=[key])
+        return reverse(f"dashboard:{page}", args=keys)
     except NoReverseMatch:
         return ""
-    return f"{url}?{query}" if query else url
 
 
 def row_id(table: str, key: str) -> str:

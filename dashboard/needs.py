@@ -208,6 +208,7 @@ class Failure(NamedTuple):
     since: datetime | None
     is_new: bool
     url: str
+    of: int = 0  # locations that could have met it
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from dashboard.access import Rights
 from dashboard.comparison import Earlier, earlier
-from dashboard.dispersions import TOTAL, dispersions, priors
+from dashboard.dispersions import TOTAL, dispersions, priors, row_dispersions
 from dashboard.filters import Filter, FilterError
 from dashboard.from_events import count_events
 from dashboard.queries import UNNAMED, names_of
@@ -162,6 +162,21 @@ def rates(
         complete_from=complete_from(question, needed, of_events=by_events),
         compared=before,
     )
+
+
+def location_rows(filter: Filter, rights: Rights, *, now: datetime) -> dict[int, RatesRow]:
+    """The rows of ``rates`` by location, without names, order and total, by their ids."""
+    question = Question(filter.at(now), rights, "location")
+    if filter.clock == "event":
+        counted = count_events(question)[0].counted()
+        phis = dict.fromkeys(map(str, counted), priors())
+    else:
+        counted = count(question)[0].counted()
+        phis = row_dispersions(question, {str(pk): [pk] for pk in counted}, now)
+    return {
+        pk: RatesRow(str(pk), "", counts, (pk,), phis=phis[str(pk)])
+        for pk, counts in counted.items()
+    }
 
 
 def _compared(before: Earlier, rows: list[RatesRow]) -> list[RatesRow]:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from dashboard import failing, rate_tables
+from dashboard import failing
 from dashboard.filters import Filter, FilterError, Term
 from dashboard.fleet import Place, State, Way
 from dashboard.lists import list_filter
 from dashboard.names import CATEGORY_WORDS, page_url, row_id
 from dashboard.pages.needed import fleet_for
 from dashboard.pages.page import Asked, Rows
+from dashboard.rate_tables import RatesRow, location_rows
 from dashboard.rates import SORTS, Counts, in_order
 from dashboard.sources import count
 from dashboard.tallies import PLACES, Question
@@ -160,21 +161,14 @@ def _rows(asked: Asked) -> list[Row]:
     whys = _whys(asked, pks)
     last = failing.last_events(pks)
     return [
-        _row(place, asked, counted.get(place.ref), sparks.get(place.pk), whys, last.get(place.pk))
+        _row(place, asked, counted.get(place.pk), sparks.get(place.pk), whys, last.get(place.pk))
         for place in places
     ]
 
 
-def _rates(asked: Asked, places: Sequence[Place]) -> dict[str, rate_tables.RatesRow]:
+def _rates(asked: Asked, places: Sequence[Place]) -> dict[int, RatesRow]:
     """Counts with their dispersions, of these locations alone."""
-    table = rate_tables.rates(
-        _of_places(asked.filter, places),
-        asked.rights,
-        by="location",
-        limit=PER_PAGE,
-        now=asked.now,
-    )
-    return {row.key: row for row in table.rows}
+    return location_rows(_of_places(asked.filter, places), asked.rights, now=asked.now)
 
 
 def _of_places(filter: Filter, places: Sequence[Place]) -> Filter:
@@ -187,7 +181,7 @@ def _of_places(filter: Filter, places: Sequence[Place]) -> Filter:
 def _row(
     place: Place,
     asked: Asked,
-    counted: rate_tables.RatesRow | None,
+    counted: RatesRow | None,
     steps: list[int] | None,
     whys: Mapping[int, tuple[str, str]],
     last_at: datetime | None,

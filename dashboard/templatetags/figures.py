@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Protocol
 
 from django import template
@@ -124,7 +125,14 @@ def rate_cell(label: str, row: Counted, name: str, url: str = "") -> SafeString:
 
     ``url`` is the list of what the rate counts.
     """
-    rate = _rate(row, name)
+    rate: Rate = getattr(row.counts, name)
+    return _cell(label, name, rate.numerator, rate.denominator, row.phis.get(name, 1.0), url)
+
+
+# An open page is written again and again, and few of its cells have changed.
+@lru_cache(maxsize=4096)
+def _cell(label: str, name: str, x: int, n: int, phi: float, url: str) -> SafeString:
+    rate = Rate.of(x, n, phi)
     if rate.value is None:
         return format_html('<td data-label="{}" class="none"><span>no data</span></td>', label)
     level, words = verdict(name, rate)

@@ -432,3 +432,15 @@ def test_what_needs_deliveries_says_since_when_they_are_kept(
         table = rate_tables.rates(asked(query), EVERYTHING, by=by, now=END)
     assert table.complete_from == (since if is_incomplete else None)
     assert table.as_json()["complete_from"] == (since.isoformat() if is_incomplete else None)
+
+
+@pytest.mark.parametrize("query", ["", "range=7d", "tag=t1", "clock=event"])
+def test_rows_without_names_are_those_of_the_table(mail: None, query: str) -> None:
+    filter = asked(query)
+    bare = rate_tables.location_rows(filter, EVERYTHING, now=END)
+    table = rate_tables.rates(filter, EVERYTHING, by="location", now=END)
+    assert {(row.groups, row.counts) for row in bare.values()} == {
+        (row.groups, row.counts) for row in table.rows
+    }
+    assert all(bare[row.groups[0]].phis == row.phis for row in table.rows)
+    assert bare

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.access import Rights
@@ -184,6 +186,20 @@ def test_riskiest_first_and_25_a_page(staff: Client, now: datetime) -> None:
     assert "26–31 of 31" in words(second)
     assert len(names(page(staff, "/?page=99"))) == 6
     assert staff.get("/?page=x").status_code == 400
+
+
+def test_more_locations_ask_no_more_queries(
+    staff: Client, now: datetime, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(6):
+        over(now, f"loc-{number}")
+    page(staff)  # notes that they have looked
+    with CaptureQueriesContext(connection) as six:
+        page(staff)
+    for number in range(6, 20):
+        over(now, f"loc-{number}")
+    with django_assert_max_num_queries(len(six)):
+        page(staff)
 
 
 def test_a_location_is_found_by_name_or_id(staff: Client, now: datetime) -> None:
