@@ -13,7 +13,7 @@ from django.http import Http404
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from dashboard.models import ApiToken, Membership
+from dashboard.models import ApiToken, ClientLink, Membership
 from ingest.models import Location
 
 _USE_NOTED_EVERY = timedelta(minutes=1)
@@ -132,6 +132,13 @@ class Pass:
         return scope in self.scopes
 
 
+@dataclass(frozen=True, slots=True)
+class LinkPass:
+    """What lets in somebody without an account: the token of a client link."""
+
+    token: str
+
+
 def pass_of_session(user: User | AnonymousUser, session_key: str | None) -> Pass | None:
     """The pass of who is logged in; ``None`` for anybody else."""
     if isinstance(user, AnonymousUser) or not user.is_active:
@@ -155,12 +162,15 @@ def pass_of_bearer(header: str, *, now: datetime) -> Pass | None:
     return Pass(found.user, token_id=found.pk, scopes=frozenset(found.scopes.split()))
 
 
-def rights_by(held: Pass, *, now: datetime) -> Rights | None:
+def rights_by(held: Pass | LinkPass, *, now: datetime) -> Rights | None:
     """The rights that a pass gives as things are now; ``None`` once it is no good any more.
 
     A session ends by logging out, by its age, and when its user's password changes; a token by its
-    end or by being revoked; both when the user is deactivated.
+    end or by being revoked; both when the user is deactivated. A client link ends as tokens do.
     """
+    if isinstance(held, LinkPass):
+        link = client_link(held.token, now=now)
+        return rights_of_link(link) if link else None
     if held.token_id is not None:
         token = ApiToken.objects.at(now).select_related("user").filter(pk=held.token_id).first()
         return rights_of(token.user) if token else None
@@ -175,9 +185,28 @@ def _is_in_session(user: User, key: str) -> bool:
     )
 
 
-def _note_use(token: ApiToken, now: datetime) -> None:
+def client_link(token: str, *, now: datetime) -> ClientLink | None:
+    """The client link with this token; ``None`` alike for a wrong, an ended and a revoked one.
+
+    Notes its use, at most once a minute.
+    """
+    key = ClientLink.key_of(token)
+    links = ClientLink.objects.at(now).select_related("location")
+    found = links.filter(key=key).first() if key else None
+    if found is not None:
+        _note_use(found, now)
+    return found
+
+
+def rights_of_link(link: ClientLink) -> Rights:
+    """What a client link shows: its location, with masked recipients."""
+    own = frozenset({link.location_id})
+    return Rights(location_ids=own, masked_ids=own)
+
+
+def _note_use(used: ApiToken | ClientLink, now: datetime) -> None:
     stale = now - _USE_NOTED_EVERY
-    if token.last_used_at is None or token.last_used_at <= stale:
-        ApiToken.objects.filter(
-            Q(last_used_at=None) | Q(last_used_at__lte=stale), pk=token.pk
+    if used.last_used_at is None or used.last_used_at <= stale:
+        type(used).objects.filter(
+            Q(last_used_at=None) | Q(last_used_at__lte=stale), pk=used.pk
         ).update(last_used_at=now)

@@ -4,7 +4,15 @@ from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
 
-from dashboard.models import ApiToken, AuditEntry, Membership, Note, SavedView, Suspension
+from dashboard.models import (
+    ApiToken,
+    AuditEntry,
+    ClientLink,
+    Membership,
+    Note,
+    SavedView,
+    Suspension,
+)
 from ingest.admin import ReadOnlyAdmin
 
 
@@ -38,6 +46,17 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Never: it can only be revoked."""
         return False
+
+
+@admin.register(ClientLink)
+class ClientLinkAdmin(ReadOnlyAdmin):
+    """The links that are out. They are made and revoked on their locations' pages."""
+
+    list_display = ("name", "location", "by", "created_at", "expires_at", "revoked_at")
+    list_select_related = ("location", "by")
+    search_fields = ("name", "location__name", "location__ref")
+    exclude = ("key",)
+    ordering = ("-pk",)
 
 
 @admin.register(Suspension)

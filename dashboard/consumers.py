@@ -14,7 +14,17 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from django.http import Http404
 
 from dashboard import queries
-from dashboard.access import NOTHING, Pass, Rights, pass_of_bearer, pass_of_session, rights_by
+from dashboard.access import (
+    NOTHING,
+    LinkPass,
+    Pass,
+    Rights,
+    client_link,
+    pass_of_bearer,
+    pass_of_session,
+    rights_by,
+)
+from dashboard.client_links import confined
 from dashboard.filters import Filter, FilterError, parse
 from dashboard.hub import BEHIND_CODE, GOING_CODE, hub
 from dashboard.models import ApiToken
@@ -26,29 +36,40 @@ BAD_FILTER, NOT_FOUND, RIGHTS_CHANGED, TOO_OLD = 4400, 4404, 4403, 4410
 # rights is noticed after four seconds at the latest.
 RIGHTS_AGE = 2.0
 # What each pass in use gives, and when (time.monotonic()) that was seen.
-_recent_rights: dict[Pass, tuple[float, Rights | None]] = {}
+_recent_rights: dict[Pass | LinkPass, tuple[float, Rights | None]] = {}
 
 
 class Gate:
-    """Lets in a session from our own pages (Origin checked), or a bearer token from anywhere.
+    """Lets in a session or a client link from our own pages, or a bearer token from anywhere.
 
     A browser sends the session's cookie for any site that opens a socket, so the Origin must be
-    ours; it never sends a bearer token by itself, and programs send no Origin.
+    ours; it never sends a bearer token by itself, and programs send no Origin. A socket with a
+    ``link`` has the link's rights, whoever is logged in.
     """
 
     def __init__(self, inner: Any) -> None:
         self._bearer = inner
         self._session = AllowedHostsOriginValidator(AuthMiddlewareStack(inner))
+        self._link = AllowedHostsOriginValidator(inner)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
         header = next((v for n, v in scope["headers"] if n == b"authorization"), b"")
+        now = datetime.now(UTC)
+        if not header and (token := _link_of(scope)) is not None:
+            link = await database_sync_to_async(client_link)(token, now=now)
+            scope = {**scope, "pass": LinkPass(token) if link else None}
+            return await self._link(scope, receive, send)
         if not header:
             return await self._session(scope, receive, send)
-        now = datetime.now(UTC)
         held = await database_sync_to_async(pass_of_bearer)(header.decode("latin-1"), now=now)
         if held is not None and not held.allows(ApiToken.Scope.READ):
             held = None
         return await self._bearer({**scope, "pass": held}, receive, send)
+
+
+def _link_of(scope: dict[str, Any]) -> str | None:
+    """The token in the parameter ``link``; ``None`` without one."""
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("link")
 
 
 class _Refused(Exception):
@@ -62,8 +83,9 @@ class _Refused(Exception):
 class _Socket(AsyncWebsocketConsumer):
     """Checks who asks and for what, then sends a stream until one side ends it."""
 
+    takes_links = False
     _tasks: tuple[asyncio.Task[None], ...] = ()
-    _pass: Pass
+    _pass: Pass | LinkPass
 
     async def connect(self) -> None:
         """Refuse strangers before the handshake; say what is wrong with a filter after it."""
@@ -71,7 +93,7 @@ class _Socket(AsyncWebsocketConsumer):
             held = self.scope["pass"]
         else:
             held = pass_of_session(self.scope["user"], self.scope["session"].session_key)
-        if held is None:
+        if held is None or (isinstance(held, LinkPass) and not self.takes_links):
             await self.close()
             return
         self._pass = held
@@ -176,17 +198,27 @@ class LiveSocket(_Socket):
     ``after`` is the last event that the page knows, as it was painted or as a frame said.
     """
 
+    takes_links = True
+
     async def _stream(self, params: list[tuple[str, str]]) -> AsyncIterator[str]:
         rights = await self._rights()
         name = dict(params).get("view", "overview")
         if name not in PAGES:
             raise _Refused(BAD_FILTER, f"«view» is one of {', '.join(PAGES)}.")
-        page = PAGES[name]
-        also = ("view", "after", *page.accepted)
+        page, by_link = PAGES[name], isinstance(self._pass, LinkPass)
+        if by_link and page.name != "location":
+            raise _Refused(NOT_FOUND, "a link shows its location's page only")
+        also = ("view", "after", "link", *page.accepted)
         filter = await self._filter(params, rights, also=also, default_range=page.default_range)
         try:
             asked = page.ask(filter, rights, page.options(params))
         except FilterError as error:
             raise _Refused(BAD_FILTER, str(error)) from error
         after = _cursor([value for name, value in params if name == "after"])
-        return hub.fragments(page, asked, after)
+        frames = hub.fragments(page, asked, after)
+        return _confined(frames) if by_link else frames
+
+
+async def _confined(frames: AsyncIterator[str]) -> AsyncIterator[str]:
+    async for html in frames:
+        yield confined(html)

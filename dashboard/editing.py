@@ -25,7 +25,7 @@ from ingest.vocabulary import FLEET_LOCATION, Dimension
 @require_POST
 def name_location(request: HttpRequest, ref: str) -> HttpResponseBase:
     """Give a location a name and a time zone."""
-    location = _operated(request, ref)
+    location = operated(request, ref)
     return _save(request, LocationForm(request.POST, instance=location), "Saved.")
 
 
@@ -64,7 +64,7 @@ def names(request: HttpRequest) -> HttpResponse:
 @require_POST
 def suspend(request: HttpRequest, ref: str) -> HttpResponseBase:
     """Note that HighLevel stopped a location's sending."""
-    location = _operated(request, ref)
+    location = operated(request, ref)
     with timezone.override(_zone(request)):
         form = SuspensionForm(
             request.POST, instance=Suspension(location=location, by_id=request.user.pk)
@@ -75,7 +75,7 @@ def suspend(request: HttpRequest, ref: str) -> HttpResponseBase:
 @require_POST
 def lift(request: HttpRequest, ref: str, pk: int) -> HttpResponseBase:
     """Note that a suspension is over; one noted by mistake can be deleted."""
-    found = get_object_or_404(Suspension, pk=pk, location=_operated(request, ref))
+    found = get_object_or_404(Suspension, pk=pk, location=operated(request, ref))
     if "delete" in request.POST:
         found.delete()
     else:
@@ -89,7 +89,7 @@ def lift(request: HttpRequest, ref: str, pk: int) -> HttpResponseBase:
 def add_note(request: HttpRequest) -> HttpResponseBase:
     """Put a note on the charts: of a location, or for those who see everything, of all."""
     ref = request.POST.get("location", "")
-    location = _operated(request, ref) if ref else None
+    location = operated(request, ref) if ref else None
     if location is None and not may_operate(request.user):
         raise PermissionDenied
     with timezone.override(_zone(request)):
@@ -102,7 +102,7 @@ def delete_note(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Take a note away."""
     note = get_object_or_404(Note, pk=pk)
     if note.location is not None:
-        _operated(request, note.location.ref)
+        operated(request, note.location.ref)
     elif not may_operate(request.user):
         raise Http404
     note.delete()
@@ -110,8 +110,12 @@ def delete_note(request: HttpRequest, pk: int) -> HttpResponseBase:
     return back_to_page(request)
 
 
-def _operated(request: HttpRequest, ref: str) -> Location:
-    """The location, if the user may change it. Raises ``Http404`` or ``PermissionDenied``."""
+def operated(request: HttpRequest, ref: str) -> Location:
+    """The location with this HighLevel id, if the user may change it.
+
+    Raises ``Http404`` for one that the user may not see, ``PermissionDenied`` for one that the
+    user only views.
+    """
     location = get_location(ref, rights_of(request.user))
     if not may_operate(request.user, [location.pk]):
         raise PermissionDenied
@@ -131,12 +135,12 @@ def _save(request: HttpRequest, form: ModelForm, done: str) -> HttpResponseBase:
         form.save()
         messages.success(request, done)
     else:
-        messages.error(request, _sentence(form))
+        messages.error(request, sentence_of(form))
     return back_to_page(request)
 
 
-def _sentence(form: BaseForm) -> str:
-    """What is wrong with a form, field by field, in one line."""
+def sentence_of(form: BaseForm) -> str:
+    """Says that nothing was saved, and what is wrong with a form, field by field, in one line."""
     found = form.errors.get_json_data().items()
     said = (f"{name.replace('_', ' ')}: {errors[0]['message']}" for name, errors in found)
     return "Not saved. " + " ".join(said)

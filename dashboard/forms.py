@@ -7,7 +7,7 @@ from zoneinfo import available_timezones
 from django import forms
 from django.core.exceptions import ValidationError
 
-from dashboard.models import Note, Suspension
+from dashboard.models import ClientLink, Note, Suspension
 from ingest.models import Location, Value
 
 MOMENT = "%Y-%m-%dT%H:%M"
@@ -81,6 +81,18 @@ class NoteForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Note
         fields = ("at", "text")
+
+
+class ClientLinkForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Whom a client link is for, and how long it opens its page."""
+
+    days = forms.TypedChoiceField(
+        choices=[(7, "a week"), (30, "30 days"), (90, "90 days"), (365, "a year")], coerce=int
+    )
+
+    class Meta:
+        model = ClientLink
+        fields = ("name",)
 
 
 class NamesForm(forms.Form):

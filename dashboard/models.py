@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from django.conf import settings
+from django.core import signing
 from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import Q
@@ -157,6 +158,60 @@ class ApiToken(models.Model):
             expires_at=expires_at,
         )
         return token
+
+
+class ClientLinkQuerySet(models.QuerySet["ClientLink"]):
+    """Client links, by the moment."""
+
+    def at(self, moment: datetime) -> Self:
+        """Those that open their page at a moment."""
+        return self.filter(revoked_at=None, expires_at__gt=moment)
+
+
+def new_link_key() -> str:
+    """What tells a client link from all others: 96 random bits."""
+    return secrets.token_urlsafe(12)
+
+
+class ClientLink(models.Model):
+    """A link that shows one location's page, masked, to whoever has it, without an account.
+
+    Its token is its key with our signature. So what is stored opens nothing, and those who
+    operate the location can still copy a link that they have given out.
+    """
+
+    location = models.ForeignKey(Location, models.CASCADE, related_name="client_links")
+    name = models.CharField("for whom", max_length=100)
+    key = models.CharField(max_length=16, unique=True, default=new_link_key, editable=False)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = ClientLinkQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.location} · {self.name}"
+
+    @property
+    def token(self) -> str:
+        """The part of its address that opens it."""
+        return _link_signer().sign(self.key)
+
+    @staticmethod
+    def key_of(token: str) -> str:
+        """The key in a token that we signed; "" in any other text."""
+        try:
+            return _link_signer().unsign(token)
+        except signing.BadSignature:
+            return ""
+
+
+def _link_signer() -> signing.Signer:
+    return signing.Signer(salt="dashboard.client-link", sep=".")
 
 
 class SuspensionQuerySet(models.QuerySet["Suspension"]):

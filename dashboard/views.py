@@ -81,6 +81,8 @@ def location(request: HttpRequest, ref: str) -> HttpResponse:
         "location": found,
         "may_operate": may_operate(request.user, [found.pk]),
         "suspensions": Suspension.objects.at(timezone.now()).filter(location=found),
+        "client_links": found.client_links.at(timezone.now()).select_related("by").order_by("pk"),
+        "base": _base(request),
     }
     return show(request, PAGES["location"], rights, context, ref)
 
@@ -203,5 +205,10 @@ def _private(response: HttpResponse) -> HttpResponse:
 
 
 def _webhook_url(request: HttpRequest) -> str:
+    return f"{_base(request)}/webhooks/lc-email/"
+
+
+def _base(request: HttpRequest) -> str:
+    """Where others reach this server."""
     base: str = settings.PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
-    return f"{base}/webhooks/lc-email/"
+    return base

@@ -33,7 +33,8 @@ def _standing(asked: Asked) -> dict[str, Any]:
         return {"place": None}
     place = places[0]
     message = ""
-    if place.way and place.way.bad:
+    # Whom addresses are masked for is the client: no message to the client is offered there.
+    if place.way and place.way.bad and not asked.rights.masks(place.pk):
         since = asked.now - PERIODS[place.way.window]
         worst = worst_campaigns([place.pk], since, place.way.measure).get(place.pk)
         message = message_for(place, worst, "", asked)

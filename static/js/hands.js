@@ -33,7 +33,7 @@
 
   const help = byId("help");
   const keys = {
-    "/": () => byId("search").focus(),
+    "/": () => byId("search")?.focus(),
     "?": () => help.showModal(),
     p: () => byId("feed-pause")?.click(),
     j: () => move(1),

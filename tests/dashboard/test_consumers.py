@@ -283,6 +283,52 @@ def test_whatever_ends_rights_ends_the_open_sockets_within_seconds(server: Serve
         assert time.monotonic() - began < 5
 
 
+MAKE_LINK = """
+from datetime import UTC, datetime
+from dashboard.models import ClientLink; from ingest.models import Location
+link = ClientLink.objects.create(
+    location=Location.objects.get(ref="loc-link"), expires_at=datetime(2200, 1, 1, tzinfo=UTC)
+)
+print(link.token)
+"""
+
+
+def test_a_client_link_opens_the_live_page_of_its_location_only_and_as_long(
+    server: Server,
+) -> None:
+    for location in ("loc-link", "loc-a"):
+        send(server, location=location)
+    link = server.shell(MAKE_LINK)
+    own = {"Origin": server.url}
+    refused: list[tuple[str, str, dict[str, str]]] = [
+        ("/ws/events/", f"link={link}", own),
+        ("/ws/live/", f"view=location&location=loc-link&link={link}", {"Origin": "https://evil"}),
+        ("/ws/live/", f"view=location&location=loc-link&link={link[:-1]}", own),
+    ]
+    for path, query, headers in refused:
+        with pytest.raises(InvalidStatus):
+            open_socket(server, query, path=path, **headers)
+    for query in ("view=overview", "view=location&location=loc-a"):
+        with (
+            open_socket(server, f"{query}&link={link}", path="/ws/live/", **own) as socket,
+            pytest.raises(ConnectionClosed) as closed,
+        ):
+            socket.recv(timeout=10)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4404
+    query = f"view=location&location=loc-link&link={link}"
+    with open_socket(server, query, path="/ws/live/", **own) as socket:
+        first = str(socket.recv(timeout=10))
+        assert 'id="gauges"' in first and 'href="/' not in first and "loc-a" not in first
+        server.shell(
+            "from dashboard.models import ClientLink; from django.utils import timezone;"
+            "ClientLink.objects.update(revoked_at=timezone.now())"
+        )
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                socket.recv(timeout=10)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4403
+
+
 def test_live_sends_everything_at_first_and_then_what_changed(server: Server, token: str) -> None:
     send(server, location="loc-live")
     with open_socket(server, "", token, path="/ws/live/") as socket:
