@@ -10,6 +10,7 @@ from django.db import DatabaseError, connection
 
 from dashboard.demo_run import DemoTraffic, accept_demo_key
 from dashboard.management.commands.first_login import get_login_line
+from ingest.checks import check_settings
 from ingest.models import Event
 
 HISTORY_HOURS = 30  # so that the first page shows a day
@@ -61,7 +62,9 @@ class Command(BaseCommand):
             connection.close()
 
     def _report_settings(self) -> None:
-        messages = checks.run_checks()
+        # The settings' own first: with a wrong one, others cannot even look.
+        wrong = [message for message in check_settings() if message.is_serious()]
+        messages = wrong or checks.run_checks()
         errors = [message for message in messages if message.is_serious()]
         for message in messages:
             if not message.is_silenced():
