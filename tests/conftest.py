@@ -112,11 +112,15 @@ def engine() -> str:
     return "sqlite" if django_settings.EMBEDDED else "postgresql"
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+# On PostgreSQL the one that serves there; what stops and is killed is tested with both on both.
+SERVERS = ["daphne", "uvicorn"] if django_settings.EMBEDDED else ["uvicorn"]
+
+
+@pytest.fixture(scope="module", params=SERVERS)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine: str
 ) -> Iterator[Server]:
-    """A real server of each kind, with a database of its own that a module's tests share."""
+    """A real server of a kind, with a database of its own that a module's tests share."""
     with running(request.param, engine, tmp_path_factory.mktemp("server")) as server:
         yield server
 
