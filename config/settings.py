@@ -52,7 +52,7 @@ PAYLOAD_RETENTION_DAYS = read.number("PAYLOAD_RETENTION_DAYS", default=30)
 INSTALLED_APPS = [
     "daphne",
     "servestatic.runserver_nostatic",
-    "django.contrib.admin",
+    "dashboard.review.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -17,9 +17,6 @@ accounts = [
     path("password/done/", auth.PasswordChangeDoneView.as_view(), name="password_change_done"),
 ]
 
-admin.site.site_header = admin.site.site_title = "Sendwatch"
-admin.site.index_title = "Review and settings"
-
 # Asked for by browsers on pages that name no icon of their own: the admin's.
 favicon = login_not_required(RedirectView.as_view(url=lazy(static, str)("icons/favicon.svg")))
 

@@ -80,6 +80,18 @@ def operated_by(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Location]:
     return _joined(user, role=Membership.Role.OPERATOR)
 
 
+def operating_rights(user: AbstractBaseUser | AnonymousUser) -> Rights:
+    """The locations in which a user may change things, as rights: what the admin shows."""
+    if rights_everywhere(user):
+        return Rights(everything=True)
+    return Rights(location_ids=frozenset(operated_by(user).values_list("pk", flat=True)))
+
+
+def may_enter_admin(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Whether a user may enter the admin: who operates anything sees that much of it."""
+    return rights_everywhere(user) or operated_by(user).exists()
+
+
 def restrict[M: Model](
     queryset: QuerySet[M], rights: Rights, field: str = "location_id"
 ) -> QuerySet[M]:

@@ -13,6 +13,7 @@ from dashboard.models import (
     SavedView,
     Suspension,
 )
+from dashboard.review import delivery_admin  # noqa: F401 - registers what it shows
 from ingest.admin import ReadOnlyAdmin
 
 

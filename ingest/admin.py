@@ -10,31 +10,24 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.paginator import Paginator
-from django.db import connection
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from ingest import details, operator_rules
+from ingest import operator_rules
 from ingest.classify import FIXERS, SCOPES, RuleError
 from ingest.management.commands.create_source import webhook_url
 from ingest.models import (
     ClassificationRule,
-    Delivery,
-    Event,
     KeptWebhook,
     Location,
     QuarantinedWebhook,
     Source,
-    Value,
-    tag_ids,
 )
 from ingest.normalize import decode
-from ingest.record import payload_of
-from ingest.vocabulary import Dimension, EventKind, Flag
 
 COUNTED = 10_000  # rows of a list; beyond that it says no more than "more"
 OFFERED = 50  # values of a filter
@@ -76,172 +69,6 @@ def pretty(body: bytes | None) -> str:
         return json.dumps(decode(body), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         return body.decode(errors="replace")
-
-
-class LocationFilter(admin.SimpleListFilter):
-    """By location. The table of locations is asked, not the deliveries: DISTINCT reads them all."""
-
-    title = "location"
-    parameter_name = "location"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """The first locations by name, and the chosen one; links of the location list name any."""
-        chosen = Location.objects.filter(ref=self.value() or "")
-        some = Location.objects.order_by("name", "ref")[:OFFERED]
-        offered = {location.ref: location.name or location.ref for location in (*chosen, *some)}
-        return sorted(offered.items(), key=lambda item: item[1])
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """The deliveries of the chosen location."""
-        if not self.value():
-            return queryset
-        # Its id first: with a join the planners sort instead of walking the index.
-        location = Location.objects.filter(ref=self.value()).first()
-        return queryset.filter(location_id=location.pk) if location else queryset.none()
-
-
-class TagFilter(admin.SimpleListFilter):
-    """By tag, over the column of value ids."""
-
-    title = "tag"
-    parameter_name = "tag"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """The first tags by name, and the chosen one."""
-        tags = Value.objects.filter(dimension=Dimension.TAG)
-        chosen = tags.filter(text=self.value() or "")
-        some = tags.exclude(text="").order_by("text")[:OFFERED]
-        return sorted({(value.text, str(value)) for value in (*chosen, *some)})
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """The deliveries with the chosen tag; of the empty one, those without any."""
-        if self.value() is None:
-            return queryset
-        if not self.value():
-            return queryset.filter(tags=",")
-        value = Value.objects.filter(dimension=Dimension.TAG, text=self.value()).first()
-        return queryset.filter(tags__contains=f",{value.pk},") if value else queryset.none()
-
-
-def found_by(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
-    """The deliveries whose recipient begins with ``term``, or whose message id it is.
-
-    Ids are looked up first, each by its own index: beside an OR and an order the planners
-    prefer to walk the whole table.
-    """
-    recipient = term.lower()
-    prefix = Q(recipient__startswith=recipient)
-    if connection.vendor == "sqlite":  # its LIKE uses no index
-        prefix &= Q(recipient__gte=recipient, recipient__lt=recipient + "\U0010ffff")
-    by_recipient = Delivery.objects.filter(prefix).order_by("recipient")
-    by_message = Delivery.objects.filter(message_id=term.removeprefix("<").removesuffix(">"))
-    ids = {
-        pk
-        for rows in (by_recipient, by_message)
-        for pk in rows.values_list("pk", flat=True)[:FOUND]
-    }
-    return queryset.filter(pk__in=ids)
-
-
-@admin.register(Delivery)
-class DeliveryAdmin(ReadOnlyAdmin):
-    """One message to one recipient, with the timeline of its events."""
-
-    list_display = (
-        "recipient", "location_name", "outcome", "category", "class_", "campaign", "sent_at",
-    )  # fmt: skip
-    list_select_related = ("location", "campaign")
-    list_filter = (
-        LocationFilter,
-        "outcome",
-        "category",
-        TagFilter,
-        ("sent_at", admin.DateFieldListFilter),
-    )
-    search_fields = ("recipient",)
-    search_help_text = (
-        "The beginning of a recipient's address, or a whole message id."
-        f" Lists end after {COUNTED + 1:,} rows; filter to see others."
-    )
-    sortable_by = ("sent_at",)
-    ordering = ("-sent_at", "-id")
-    list_per_page = 50
-    list_max_show_all = 0
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # they count the table once a choice
-    paginator = BoundedPaginator
-    change_form_template = "admin/ingest/delivery/change_form.html"
-    fields = (
-        ("recipient", "message_id"),
-        ("location", "sent_at"),
-        ("outcome", "category", "class_", "code", "flag_words"),
-        ("campaign", "step", "tag_names"),
-        ("provider", "domain", "sending_domain"),
-    )
-    readonly_fields = ("class_", "flag_words", "tag_names")
-
-    class Media:
-        css = {"all": ["ingest/admin.css"]}
-
-    @admin.display(description="location")
-    def location_name(self, delivery: Delivery) -> str:
-        """Its name, or its id while it has none."""
-        return delivery.location.name or delivery.location.ref
-
-    @admin.display(description="class")
-    def class_(self, delivery: Delivery) -> str:
-        """Whose problem a bounce is."""
-        return delivery.get_bounce_class_display()
-
-    @admin.display(description="also")
-    def flag_words(self, delivery: Delivery) -> str:
-        """What else is true of it."""
-        names = (flag.name or "" for flag in Flag(delivery.flags))
-        return ", ".join(name.lower().replace("_", " ") for name in names)
-
-    @admin.display(description="tags")
-    def tag_names(self, delivery: Delivery) -> str:
-        """Its tags, by name."""
-        values = Value.objects.filter(pk__in=tag_ids(delivery.tags)).order_by("text")
-        return ", ".join(map(str, values))
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        """The deliveries that a search finds; never duplicates."""
-        term = search_term.strip().replace("\0", "")
-        return (found_by(queryset, term) if term else queryset), False
-
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: Any = None,
-    ) -> HttpResponse:
-        """The page of one delivery, with its timeline."""
-        events = obj.events.select_related("ip", "pool", "mx") if obj else Event.objects.none()
-        events = events.order_by("occurred_at", "id")[: TIMELINE + 1]
-        moments = [_moment(event) for event in events]
-        context |= {"timeline": moments[:TIMELINE], "timeline_goes_on": len(moments) > TIMELINE}
-        return super().render_change_form(request, context, add, change, form_url, obj)
-
-
-def _moment(event: Event) -> dict[str, Any]:
-    """One row of a timeline. Times are UTC, to the millisecond."""
-    ways = (way.text if way else "" for way in (event.ip, event.pool, event.mx))
-    detail = details.load(event.detail, event.code, event.is_test, *ways)
-    said = (detail.message, detail.description, detail.url, detail.user_agent)
-    return {
-        "at": event.occurred_at.isoformat(" ", "milliseconds")[:-6],
-        "received_at": event.received_at.isoformat(" ", "milliseconds")[:-6],
-        "kind": EventKind(event.kind).word,
-        "detail": detail,
-        "said": [words for words in said if words],
-        "payload": pretty(payload_of(event)),
-    }
 
 
 @admin.register(Location)

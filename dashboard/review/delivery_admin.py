@@ -1,0 +1,225 @@
+"""Deliveries in the admin: found among millions, each with the timeline of its events.
+
+Deliveries and events are written by ``ingest.record`` alone, so they are read-only here.
+"""
+
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from dashboard.access import operating_rights, restrict
+from dashboard.review.filters import (
+    CampaignFilter,
+    CategoryFilter,
+    DateFilter,
+    DeliveryFilter,
+    LocationFilter,
+    OutcomeFilter,
+    ProviderFilter,
+    TagFilter,
+)
+from dashboard.review.finding import FOUND, Sought, campaigns_named, find, found_by
+from ingest import details
+from ingest.admin import COUNTED, BoundedPaginator, ReadOnlyAdmin, pretty
+from ingest.models import Delivery, Event, Value, tag_ids
+from ingest.record import payload_of
+from ingest.vocabulary import Dimension, EventKind, Flag
+
+TIMELINE = 200  # events of a delivery
+
+# From the list's parameters to those of the pages, for the file of the same deliveries.
+_EXPORTED = {
+    **{name: name for name in ("location", "tag", "campaign", "provider", "outcome", "category")},
+    "sent_at__gte": "from",
+    "sent_at__lt": "to",
+    "q": "q",
+}
+
+
+class OperatorsAdmin(ReadOnlyAdmin):
+    """What operators see too: the rows of the locations in which they may change things."""
+
+    location_field = "location_id"
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Whoever enters the admin."""
+        return self.admin_site.has_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Whoever enters the admin; which rows they find, ``get_queryset`` says."""
+        return self.admin_site.has_permission(request)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """The rows of their locations: any other is not there."""
+        rights = operating_rights(request.user)
+        return restrict(super().get_queryset(request), rights, self.location_field)
+
+
+class DeliveryList(ChangeList):
+    """The list, looked for by ``finding`` instead of by the filters one by one."""
+
+    def get_queryset(
+        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
+    ) -> QuerySet[Any]:
+        """The newest of what is sought, in their order."""
+        super().get_queryset(request, exclude_parameters)  # makes the filters
+        rows = self._find(request)
+        return rows.select_related("location", "campaign").order_by(
+            *self.get_ordering(request, rows)
+        )
+
+    def _find(self, request: HttpRequest) -> QuerySet[Delivery]:
+        sought = Sought(operating_rights(request.user))
+        filters = cast(list[DeliveryFilter | DateFilter], self.filter_specs)
+        if not all(spec.narrow(sought) for spec in filters):
+            return Delivery.objects.none()
+        term = self.query.strip().replace("\0", "")
+        if term:
+            sought.pks = self._search(term, sought)
+        found = find(sought)
+        if found.back_to:
+            far = f"{found.back_to:%Y-%m-%d %H:%M} UTC"
+            messages.info(request, f"Looked back to {far}: choose a date to look further.")
+        return found.rows
+
+    @staticmethod
+    def _search(term: str, sought: Sought) -> set[int]:
+        pks = found_by(term, sought.rights)
+        if campaigns := campaigns_named(term):
+            of_campaigns = Sought(sought.rights, sought.location)
+            of_campaigns.values[Dimension.CAMPAIGN] = campaigns
+            pks |= set(find(of_campaigns).rows.values_list("pk", flat=True)[:FOUND])
+        return pks
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(OperatorsAdmin):
+    """One message to one recipient, with the timeline of its events."""
+
+    list_display = (
+        "recipient", "location_name", "outcome", "category", "class_", "campaign", "sent_at",
+    )  # fmt: skip
+    list_filter = (
+        LocationFilter,
+        OutcomeFilter,
+        CategoryFilter,
+        ProviderFilter,
+        CampaignFilter,
+        TagFilter,
+        ("sent_at", DateFilter),
+    )
+    search_fields = ("recipient",)
+    search_help_text = (
+        "The beginning of a recipient's address, a whole message id, or a campaign."
+        f" Lists end after {COUNTED + 1:,} rows, narrowed ones after {FOUND:,}."
+    )
+    sortable_by = ("sent_at",)
+    ordering = ("-sent_at", "-id")
+    list_per_page = 50
+    list_max_show_all = 0
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count the table once a choice
+    paginator = BoundedPaginator
+    change_list_template = "admin/ingest/delivery/change_list.html"
+    change_form_template = "admin/ingest/delivery/change_form.html"
+    fields = (
+        ("recipient", "message_id"),
+        ("location", "sent_at"),
+        ("outcome", "category", "class_", "code", "flag_words"),
+        ("campaign", "step", "tag_names"),
+        ("provider", "domain", "sending_domain"),
+    )
+    readonly_fields = ("class_", "flag_words", "tag_names")
+
+    class Media:
+        css = {"all": ["ingest/admin.css"]}
+
+    @admin.display(description="location")
+    def location_name(self, delivery: Delivery) -> str:
+        """Its name, or its id while it has none."""
+        return delivery.location.name or delivery.location.ref
+
+    @admin.display(description="class")
+    def class_(self, delivery: Delivery) -> str:
+        """Whose problem a bounce is."""
+        return delivery.get_bounce_class_display()
+
+    @admin.display(description="also")
+    def flag_words(self, delivery: Delivery) -> str:
+        """What else is true of it."""
+        names = (flag.name or "" for flag in Flag(delivery.flags))
+        return ", ".join(name.lower().replace("_", " ") for name in names)
+
+    @admin.display(description="tags")
+    def tag_names(self, delivery: Delivery) -> str:
+        """Its tags, by name."""
+        values = Value.objects.filter(pk__in=tag_ids(delivery.tags)).order_by("text")
+        return ", ".join(map(str, values))
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """The list that finds its rows itself."""
+        return DeliveryList
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The list, with the way to the same deliveries as a file."""
+        context = {"export_query": _export_query(request), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        """The page of one delivery, with its timeline."""
+        context |= timeline(obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+
+def _export_query(request: HttpRequest) -> str:
+    """What the pages call the filter of this list."""
+    asked = [(_EXPORTED[name], value) for name, value in request.GET.items() if name in _EXPORTED]
+    asked = [(name, value or "(none)") for name, value in asked if value or name == "tag"]
+    if not any(name in ("from", "to") for name, _ in asked):
+        asked.append(("range", "90d"))
+    return urlencode([*asked, ("format", "csv")])
+
+
+def timeline(delivery: Delivery | None) -> dict[str, Any]:
+    """A delivery's first ``TIMELINE`` events, for the template of a timeline."""
+    events = (
+        delivery.events.select_related("ip", "pool", "mx") if delivery else Event.objects.none()
+    )
+    events = events.order_by("occurred_at", "id")[: TIMELINE + 1]
+    moments = [_moment(event) for event in events]
+    return {"timeline": moments[:TIMELINE], "timeline_goes_on": len(moments) > TIMELINE}
+
+
+def _moment(event: Event) -> dict[str, Any]:
+    """One row of a timeline. Times are UTC, to the millisecond."""
+    ways = (way.text if way else "" for way in (event.ip, event.pool, event.mx))
+    detail = details.load(event.detail, event.code, event.is_test, *ways)
+    said = (detail.message, detail.description, detail.url, detail.user_agent)
+    return {
+        "at": event.occurred_at.isoformat(" ", "milliseconds")[:-6],
+        "received_at": event.received_at.isoformat(" ", "milliseconds")[:-6],
+        "kind": EventKind(event.kind).word,
+        "detail": detail,
+        "said": [words for words in said if words],
+        "payload": pretty(payload_of(event)),
+    }
+
+
+def page_of(delivery: Delivery) -> str:
+    """The address of a delivery in the admin."""
+    return reverse("admin:ingest_delivery_change", args=[delivery.pk])

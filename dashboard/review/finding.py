@@ -1,0 +1,283 @@
+"""Finding deliveries for a list among millions: never by looking through the table.
+
+Counters know in which hours a location had mail of some kind, so these hours are looked through,
+the newest first, in the index of location and time, which holds what is asked for. That goes on
+until there are enough, the history ends, or it has taken long enough.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db import connection
+from django.db.models import Max, Min, Q, QuerySet
+
+from dashboard.access import Rights, restrict
+from dashboard.bounded import TookTooLong, bounded_reads
+from ingest.fold import SENT
+from ingest.models import Delivery, HourlyCount, LocationHour, Value, counted_sql
+from ingest.retention import horizon
+from ingest.vocabulary import OTHER_KEY, Dimension, Outcome
+
+FOUND = 1_000  # deliveries of a list that is narrowed
+LONGEST = 0.2  # seconds that may pass before the last look begins …
+STOPPED = 2.0  # … and that one look may take
+FIRST, GROWTH = 1, 3  # hours of the first look, and how many times as many each next one takes
+CAMPAIGNS = 50  # whose name a search finds
+PAIRS = 20_000  # hours of locations in one look
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR = timedelta(hours=1)
+
+# What of an outcome the counters of a location tell. In flight are those of the others.
+_COUNTED = {
+    Outcome.TEST: "test",
+    Outcome.BOUNCED: "bounced",
+    Outcome.DELIVERED: "delivered",
+    Outcome.SUPPRESSED: "suppressed",
+    Outcome.REJECTED: "rejected",
+    Outcome.ORPHAN: "orphan",
+    Outcome.UNKNOWN: "unknown",
+}
+_COLUMNS = {
+    Dimension.CAMPAIGN: "campaign_id",
+    Dimension.PROVIDER: "provider_id",
+    Dimension.CATEGORY: "category",
+}
+
+
+@dataclass(slots=True)
+class Sought:
+    """What a list is narrowed to. ``values`` are ids by dimension, any of them; no tags: ``()``."""
+
+    rights: Rights
+    location: int | None = None
+    outcome: Outcome | None = None
+    values: dict[Dimension, tuple[int, ...]] = field(default_factory=dict)
+    since: datetime | None = None
+    until: datetime | None = None  # excluded
+    pks: set[int] | None = None  # of these only
+
+    @property
+    def locations(self) -> frozenset[int] | None:
+        """Where to look; ``None`` is everywhere."""
+        if self.location is not None:
+            return frozenset({self.location} if self.rights.sees(self.location) else ())
+        return None if self.rights.everything else self.rights.location_ids
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether an index alone has the list in its order."""
+        one_place = self.locations is None or len(self.locations) == 1
+        return self.pks is None and self.outcome is None and not self.values and one_place
+
+    def condition(self) -> Q:
+        """All of it, as a condition for deliveries."""
+        wanted = Q()
+        if self.locations is not None:
+            wanted &= Q(location_id__in=self.locations)
+        if self.outcome is not None:
+            wanted &= Q(outcome=self.outcome)
+        for dimension, ids in self.values.items():
+            wanted &= _holds(dimension, ids)
+        if self.since:
+            wanted &= Q(sent_at__gte=self.since)
+        if self.until:
+            wanted &= Q(sent_at__lt=self.until)
+        return wanted if self.pks is None else wanted & Q(pk__in=self.pks)
+
+
+def _holds(dimension: Dimension, ids: tuple[int, ...]) -> Q:
+    if dimension is not Dimension.TAG:
+        return Q(**{f"{_COLUMNS[dimension]}__in": ids})
+    wanted = Q(tags=",") if not ids else Q(pk__in=[])
+    for value in ids:
+        wanted |= Q(tags__contains=f",{value},")
+    return wanted
+
+
+class Found(NamedTuple):
+    """The deliveries of a list; ``back_to`` is how far was looked where that is not all."""
+
+    rows: QuerySet[Delivery]
+    back_to: datetime | None = None
+
+
+def find(sought: Sought) -> Found:
+    """The newest ``FOUND`` deliveries that are sought, or all in their order if that is cheap."""
+    if sought.locations is not None and not sought.locations:
+        return Found(Delivery.objects.none())
+    if sought.is_plain or sought.pks is not None:
+        return Found(restrict(Delivery.objects.filter(sought.condition()), sought.rights))
+    pks, back_to = _walk(sought)
+    return Found(Delivery.objects.filter(pk__in=pks), back_to)
+
+
+def _walk(sought: Sought) -> tuple[list[int], datetime | None]:
+    """Keys, and how far back the walk came if it did not come to an end."""
+    pks: list[int] = []
+    began = time.monotonic()
+    for since, until in _spans(sought):
+        if pks and time.monotonic() - began > LONGEST:
+            return pks, _EPOCH + until * _HOUR
+        try:
+            with bounded_reads(STOPPED):
+                pks += _newest(sought, _places(sought, since, until), FOUND - len(pks))
+        except TookTooLong:
+            return pks, _EPOCH + until * _HOUR
+        if len(pks) >= FOUND:
+            return pks, None
+    return pks, None
+
+
+def _spans(sought: Sought) -> Iterator[tuple[int, int]]:
+    """Stretches of hours (the second excluded), the newest first, each longer than the last."""
+    here = LocationHour.objects.filter(location_id=0)
+    ends = here.aggregate(first=Min("hour"), last=Max("hour"))
+    if ends["first"] is None:
+        return
+    first, until = ends["first"], ends["last"] + 1
+    if sought.since:
+        first = max(first, (sought.since - _EPOCH) // _HOUR)
+    if sought.until:
+        until = min(until, -((_EPOCH - sought.until) // _HOUR))
+    width = FIRST
+    while first < until:
+        since = max(first, until - width)
+        yield since, until
+        until, width = since, width * GROWTH
+
+
+# --- Which hours of which locations ----------------------------------------------------------
+
+
+type _Places = set[tuple[int, int]]
+"""Of (location, hour)."""
+
+
+def _places(sought: Sought, since: int, until: int) -> _Places:
+    """The hours of locations that have mail of every kind that is sought."""
+    found: _Places | None = None
+    for places in _each(sought, range(since, until)):
+        found = places if found is None else found & places
+        if not found:
+            break
+    return found or set()
+
+
+def _each(sought: Sought, hours: range) -> Iterator[_Places]:
+    """By each thing that is sought, what the counters know."""
+    for dimension, ids in sought.values.items():
+        yield _of_value(sought, dimension, ids, hours)
+    if sought.outcome is not None or not sought.values:
+        yield _of_outcome(sought, hours)
+
+
+def _of_value(sought: Sought, dimension: Dimension, ids: tuple[int, ...], hours: range) -> _Places:
+    # Values too many to be counted apart are in (other); what has no tag is in the empty one.
+    also = OTHER_KEY if ids else ""
+    others = Value.objects.filter(dimension=dimension, text=also).values_list("pk", flat=True)
+    # Each hour by itself, so that the index of dimension, hour and value leads to its rows.
+    rows = HourlyCount.objects.filter(
+        dimension=dimension, hour__in=list(hours), value_id__in={*ids, *others}
+    )
+    if dimension is Dimension.CATEGORY:
+        rows = rows.filter(bounced__gt=0)
+    return _pairs(_within(rows, sought))
+
+
+def _of_outcome(sought: Sought, hours: range) -> _Places:
+    rows = LocationHour.objects.filter(hour__gte=hours.start, hour__lt=hours.stop)
+    if sought.outcome is None:
+        return _pairs(_within(rows, sought))
+    if name := _COUNTED.get(sought.outcome):
+        rows = rows.filter(**{f"{name}__gt": 0})
+    elif sought.outcome in SENT:
+        settled = counted_sql("delivered + bounced")
+        rows = rows.extra(where=[f"{counted_sql('sent')} > {settled}"])  # noqa: S610
+    return _pairs(_within(rows, sought))
+
+
+def _within(rows: QuerySet[Any], sought: Sought) -> QuerySet[Any]:
+    places = sought.locations
+    return rows.exclude(location_id=0) if places is None else rows.filter(location_id__in=places)
+
+
+def _pairs(rows: QuerySet[Any]) -> _Places:
+    return set(rows.order_by().values_list("location_id", "hour"))
+
+
+# --- The deliveries there ----------------------------------------------------------------------
+
+
+def _newest(sought: Sought, places: _Places, limit: int) -> list[int]:
+    """Keys of the newest ones there. The join follows the index of location and time."""
+    pks: list[tuple[datetime, int]] = []
+    ordered = sorted(places, key=lambda place: (-place[1], place[0]))
+    for at in range(0, len(ordered), PAIRS):
+        pks += _fetch(sought, ordered[at : at + PAIRS], limit - len(pks))
+        if len(pks) >= limit:
+            break
+    return [pk for _, pk in sorted(pks, reverse=True)]
+
+
+def _fetch(
+    sought: Sought, places: Sequence[tuple[int, int]], limit: int
+) -> list[tuple[datetime, int]]:
+    query = Delivery.objects.filter(sought.condition()).values_list("sent_at", "pk").query
+    condition, parameters = query.where.as_sql(query.get_compiler("default"), connection)
+    day = horizon().days_hour
+    rows = ",".join(
+        f"({int(place)},{_bound(hour)},{_bound(hour + (24 if hour < day else 1))})"
+        for place, hour in places
+    )
+    statement = (
+        f"WITH place(id, since, until) AS (VALUES {rows}) "  # noqa: S608 - numbers of our own
+        "SELECT ingest_delivery.sent_at, ingest_delivery.id FROM place JOIN ingest_delivery "
+        "ON ingest_delivery.location_id = place.id AND ingest_delivery.sent_at >= place.since "
+        f"AND ingest_delivery.sent_at < place.until {'WHERE ' + condition if condition else ''} "
+        f"ORDER BY ingest_delivery.sent_at DESC, ingest_delivery.id DESC LIMIT {int(limit)}"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
+
+
+def _bound(hour: int) -> str:
+    """The beginning of an hour, as the database compares it with a time of sending."""
+    moment = _EPOCH + hour * _HOUR
+    if connection.vendor == "sqlite":
+        return f"'{moment:%Y-%m-%d %H:%M:%S}'"
+    return f"TIMESTAMPTZ '{moment:%Y-%m-%d %H:%M:%S}+00'"
+
+
+# --- By words ----------------------------------------------------------------------------------
+
+
+def found_by(term: str, rights: Rights) -> set[int]:
+    """Keys of deliveries whose recipient begins with ``term``, or whose message id it is.
+
+    Each by its own index, before anything else is asked: beside an OR and an order the planners
+    prefer to walk the whole table.
+    """
+    recipient = term.lower()
+    prefix = Q(recipient__startswith=recipient)
+    if connection.vendor == "sqlite":  # its LIKE uses no index
+        prefix &= Q(recipient__gte=recipient, recipient__lt=recipient + "\U0010ffff")
+    by_recipient = Delivery.objects.filter(prefix).order_by("recipient")
+    by_message = Delivery.objects.filter(message_id=term.removeprefix("<").removesuffix(">"))
+    return {
+        pk
+        for rows in (by_recipient, by_message)
+        for pk in restrict(rows, rights).values_list("pk", flat=True)[:FOUND]
+    }
+
+
+def campaigns_named(term: str) -> tuple[int, ...]:
+    """Ids of campaigns whose id a term is, or whose name begins so: the first ``CAMPAIGNS``."""
+    exact = Q(text=term) | Q(text__endswith=":" + term)
+    named = Value.objects.filter(
+        exact | Q(label__istartswith=term), dimension=Dimension.CAMPAIGN
+    ).exclude(text="")
+    return tuple(named.order_by("pk").values_list("pk", flat=True)[:CAMPAIGNS])
