@@ -17,7 +17,8 @@ from dashboard.queries import EventRow
 from ingest.models import Delivery, Event, HourlyCount
 from ingest.vocabulary import FAILURES, FLEET_LOCATION, Dimension, EventKind
 
-FEED_ROWS = 60  # at first paint
+FEED_ROWS, FEED_FAILED = 60, 30  # at first paint: of all, and at least of what failed
+DEPTH = 60 * FEED_ROWS  # events that are looked through for them
 FEED_SENT = 200  # at most in one frame: a page keeps no more
 SAID = 180  # characters of a receiver's words that the feed shows
 
@@ -107,7 +108,10 @@ class Waiting:
 
 
 def newest_feed(filter: Filter, rights: Rights) -> list[FeedRow]:
-    """The feed at first paint: the newest events that match, newest first."""
+    """The feed at first paint, newest first: the newest events that match, and the newest failures.
+
+    As in an open page, in which what went well makes room for what failed.
+    """
     for name, dimension in (("campaign", Dimension.CAMPAIGN), ("tag", Dimension.TAG)):
         if filter.values(name):
             rows = _events_of_value(filter, rights, name, dimension)
@@ -123,13 +127,11 @@ def _scanned_events(filter: Filter, rights: Rights) -> list[EventRow]:
     events = Event.objects.order_by("-id").values_list("id", flat=True)
     if locations is not None:
         events = events.filter(location_id__in=locations)
-    rows: list[EventRow] = []
-    for depth in (4 * FEED_ROWS, 60 * FEED_ROWS):
-        after = next(iter(events[depth : depth + 1]), 0)
-        rows = queries.events_page(filter, rights, after=after, limit=depth).rows
-        if len(rows) >= FEED_ROWS or not after:
-            break
-    return rows[: -FEED_ROWS - 1 : -1]
+    after = next(iter(events[DEPTH : DEPTH + 1]), 0)
+    found = queries.newest_events(filter, rights, after=after, limit=FEED_ROWS)
+    failed = queries.newest_events(filter, rights, after=after, limit=FEED_FAILED, kinds=_BAD)
+    known = {row.cursor: row for row in (*found, *failed)}
+    return [known[cursor] for cursor in sorted(known, reverse=True)]
 
 
 def _events_of_value(
@@ -152,7 +154,7 @@ def _events_of_value(
     found = filter.apply(sent).order_by("-sent_at").values_list("id", flat=True)[:FEED_ROWS]
     events = Event.objects.filter(delivery_id__in=list(found)).order_by("-id")
     cursors = events.values_list("id", flat=True)[:FEED_ROWS]
-    return [row for pk in cursors for row in queries.event_rows(after=pk - 1, until=pk, limit=1)]
+    return queries.rows_at(list(cursors))[::-1]
 
 
 def feed_row(row: EventRow) -> FeedRow:

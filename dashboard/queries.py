@@ -179,7 +179,8 @@ def event_rows(*, after: int, until: int | None = None, limit: int) -> list[Even
     return _select_events("e.id > %s AND e.id <= %s", [after, until], limit=limit)
 
 
-def _rows_at(cursors: Collection[int]) -> list[EventRow]:
+def rows_at(cursors: Collection[int]) -> list[EventRow]:
+    """The events with these cursors, in their order."""
     if not cursors:
         return []
     # In the text of the statement: integers of our own, and more than a driver's parameters.
@@ -457,7 +458,7 @@ def events_page(filter: Filter, rights: Rights, *, after: int, limit: int) -> Ev
     while after < newest and len(found) < limit and started - began <= SCAN_SECONDS:
         until, wanted = min(after + width, newest), limit - len(found)
         cursors = search.cursors(after, until, wanted)
-        found += [row for row in _rows_at(cursors) if filter.matches(row)]
+        found += [row for row in rows_at(cursors) if filter.matches(row)]
         if not cursors and width == search.first and filter.start and filter.clock != "sent":
             until = max(until, beginnings.before(filter.start, newest))
         after = cursors[-1] if len(cursors) == wanted else until
@@ -465,6 +466,22 @@ def events_page(filter: Filter, rights: Rights, *, after: int, limit: int) -> Ev
         width = _next_width(width, spent=now - started, left=began + SCAN_SECONDS - now)
         started = now
     return EventsPage(found, after, after < newest)
+
+
+def newest_events(
+    filter: Filter, rights: Rights, *, after: int, limit: int, kinds: Collection[int] = ()
+) -> list[EventRow]:
+    """Up to ``limit`` of the newest events after a cursor that match, newest first.
+
+    ``kinds``: only of these. Looks at all events after the cursor, at worst: let these be few.
+    """
+    events = Event.objects.filter(*filter.event_conditions(), pk__gt=after)
+    if (locations := filter.location_ids(rights)) is not None:
+        events = events.filter(location_id__in=locations)
+    if kinds:
+        events = events.filter(kind__in=kinds)
+    rows = rows_at(list(events.order_by("-pk").values_list("pk", flat=True)[:limit]))
+    return [row for row in reversed(rows) if filter.matches(row)]
 
 
 def _next_width(width: int, *, spent: float, left: float) -> int:

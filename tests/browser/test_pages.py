@@ -176,12 +176,14 @@ def test_nothing_jumps_when_numbers_move(server: Server, tab: Page) -> None:
     assert tab.evaluate("shifts") == []
 
 
-def test_the_feed_can_show_failures_only(server: Server, tab: Page) -> None:
+def test_the_feed_shows_failures_or_all(server: Server, tab: Page) -> None:
     open_live(tab, server.url)
-    tab.get_by_label("Failures only").check()
+    expect(tab.get_by_label("Failures only")).to_be_checked()
     good, bad = send(server), send(server, "failed", severity="permanent")
     expect(tab.locator("#feed li", has_text=bad)).to_be_visible(timeout=5 * SECOND)
     expect(tab.locator("#feed li", has_text=good)).to_be_hidden()
+    tab.get_by_label("Failures only").uncheck()
+    expect(tab.locator("#feed li", has_text=good)).to_be_visible()
 
 
 def test_open_disclosures_and_focus_survive_a_frame(server: Server, tab: Page) -> None:

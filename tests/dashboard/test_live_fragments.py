@@ -172,6 +172,18 @@ def test_a_campaign_that_is_over_still_shows_its_events(now: datetime) -> None:
     assert [row.recipient for row in feed.newest_feed(filter, ALL)] == ["r1@example.com"]
 
 
+def test_what_failed_stays_in_the_feed_when_more_went_well(
+    now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "FEED_ROWS", 2)
+    rows.event(rows.delivery(1), kind=EventKind.BOUNCED, occurred_at=now)
+    for number in range(2, 6):
+        rows.event(rows.delivery(number), occurred_at=now)
+    filter = parse([("range", "24h")], now=now)
+    shown = [row.recipient for row in feed.newest_feed(filter, ALL)]
+    assert shown == ["r5@example.com", "r4@example.com", "r1@example.com"]
+
+
 def test_rights_bound_the_feed_and_the_pulse(now: datetime) -> None:
     send(now, 1, location_ref="theirs")
     mine = rows.location("mine")
