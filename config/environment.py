@@ -7,10 +7,18 @@ counts as not set.
 
 import os
 from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import dj_database_url
 from environs import Env, EnvError, validate
 
+# Of a mail server: its usual port, and how the connection is encrypted.
+MAIL_SCHEMES = {
+    "smtp": (587, {"use_tls": True}),
+    "smtps": (465, {"use_ssl": True}),
+    "smtp+plain": (25, {}),
+}
+MAIL_PATIENCE = 15  # seconds
 DATABASE_SCHEMES = ("sqlite", "postgres", "postgresql")
 
 
@@ -68,6 +76,24 @@ class Environment:
             return dict(dj_database_url.parse(default))
         return config
 
+    def mailers(self, name: str) -> dict[str, Any]:
+        """Django's settings for the mail server at this URL; empty where it is not set.
+
+        ``smtp://`` begins encryption by STARTTLS, ``smtps://`` is encrypted from the first byte,
+        ``smtp+plain://`` is not encrypted.
+        """
+        url = urlsplit(self.text(name))
+        if not url.geturl():
+            return {}
+        try:
+            options = _mail_options(url)
+        except (KeyError, ValueError):
+            # The value may hold a password: the message leaves it out.
+            self.problems.append(f"{name} is not like smtp://user:password@host:587")
+            return {}
+        smtp = "django.core.mail.backends.smtp.EmailBackend"
+        return {"default": {"BACKEND": smtp, "OPTIONS": options}}
+
     def _read(self, kind: str, name: str, default: Any, **options: Any) -> Any:
         if not os.environ.get(name, "").strip():
             return default
@@ -76,3 +102,13 @@ class Environment:
         except EnvError as error:
             self.problems.append(str(error).rstrip("."))
             return default
+
+
+def _mail_options(url: SplitResult) -> dict[str, Any]:
+    """What the SMTP backend is told. Raises ``KeyError`` or ``ValueError`` for any other URL."""
+    port, encryption = MAIL_SCHEMES[url.scheme]
+    if not url.hostname or url.path.strip("/") or url.query or url.fragment:
+        raise ValueError(url.scheme)
+    login = {"username": unquote(url.username or ""), "password": unquote(url.password or "")}
+    where = {"host": url.hostname, "port": url.port or port, "timeout": MAIL_PATIENCE}
+    return where | login | encryption

@@ -58,6 +58,9 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
     "channels",
     "django_htmx",
     "ingest",
@@ -74,6 +77,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
 ]
@@ -139,6 +143,38 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+ACCOUNT_ADAPTER = "dashboard.people.accounts.Accounts"
+ACCOUNT_FORMS = {"login": "dashboard.people.accounts.LoginForm"}
+ACCOUNT_LOGIN_METHODS = {"username", "email"}
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # nobody gets mail because somebody typed an address
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_SESSION_REMEMBER = True  # for SESSION_DAYS, counted from logging in
+MFA_ADAPTER = "dashboard.people.accounts.SecondFactors"
+MFA_TOTP_ISSUER = "Sendwatch"
+MFA_TOTP_TOLERANCE = 1  # of 30 seconds: clocks differ
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+SESSION_DAYS = read.number("SESSION_DAYS", default=7)
+SESSION_COOKIE_AGE = 86_400 * SESSION_DAYS
+INVITATION_DAYS = read.number("INVITATION_DAYS", default=7)
+# Attempts to log in are counted here, codes that were used kept: by all processes together.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "sendwatch",
+    }
+    if REDIS_URL
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
+
+# --- Mail ---------------------------------------------------------------------------------
+# Without a server nothing is sent: staff get links to hand on, and pages say so.
+_mailers = read.mailers("EMAIL_URL")
+SENDS_MAIL = bool(_mailers)
+MAILERS = _mailers or {"default": {"BACKEND": "django.core.mail.backends.dummy.EmailBackend"}}
+DEFAULT_FROM_EMAIL = read.text("DEFAULT_FROM_EMAIL", default="sendwatch@localhost")
 
 # --- Language, time, files ----------------------------------------------------------------
 LANGUAGE_CODE = "en-us"
@@ -163,6 +199,7 @@ SECURE_HSTS_SECONDS = read.number("SECURE_HSTS_SECONDS", default=31_536_000 if _
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 if read.flag("BEHIND_PROXY", default=False):
+    ALLAUTH_TRUSTED_PROXY_COUNT = 1
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_CSP = {
     "default-src": [CSP.SELF],

@@ -1,7 +1,6 @@
 """Pages, API, accounts and health. Webhooks and sockets are routed in ``config.asgi``."""
 
 from django.contrib import admin
-from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
 from django.templatetags.static import static
 from django.urls import include, path
@@ -10,19 +9,12 @@ from django.views.generic import RedirectView
 
 from dashboard import api
 
-accounts = [
-    path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
-    path("logout/", auth.LogoutView.as_view(), name="logout"),
-    path("password/", auth.PasswordChangeView.as_view(), name="password_change"),
-    path("password/done/", auth.PasswordChangeDoneView.as_view(), name="password_change_done"),
-]
-
 # Asked for by browsers on pages that name no icon of their own: the admin's.
 favicon = login_not_required(RedirectView.as_view(url=lazy(static, str)("icons/favicon.svg")))
 
 urlpatterns = [
     path("", include("dashboard.urls")),
-    *accounts,
+    path("", include("dashboard.people.urls")),
     path("admin/", admin.site.urls),
     path("healthz", api.healthz, name="healthz"),
     path("readyz", api.readyz, name="readyz"),

@@ -1,5 +1,7 @@
 """Django's admin for people: who may see which location, and the API tokens that are out."""
 
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
 from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
@@ -15,6 +17,9 @@ from dashboard.models import (
 )
 from dashboard.review import delivery_admin  # noqa: F401 - registers what it shows
 from ingest.admin import ReadOnlyAdmin
+
+# Addresses are columns of users here, and a second factor is taken away on the page of people.
+admin.site.unregister([EmailAddress, Authenticator])
 
 
 @admin.register(Membership)

@@ -98,7 +98,9 @@ def _quarantine() -> Messages:
 
 
 def _retention() -> Messages:
-    for name in ("EVENT_RETENTION_DAYS", "PAYLOAD_RETENTION_DAYS"):
+    for name in (
+        "EVENT_RETENTION_DAYS", "PAYLOAD_RETENTION_DAYS", "SESSION_DAYS", "INVITATION_DAYS",
+    ):  # fmt: skip
         if getattr(settings, name) < 1:
             yield Error(
                 f"{name} is {getattr(settings, name)}.",

@@ -100,3 +100,34 @@ def test_a_database_url_names_engine_and_database(
     read = Environment()
     config = read.database("A_DATABASE", KEPT)
     assert (config["ENGINE"], config["NAME"], read.problems) == (engine, name, [])
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("smtp://ann:p%40ss@mail.example", ("mail.example", 587, "ann", "p@ss", "use_tls")),
+        ("smtps://mail.example:4650", ("mail.example", 4650, "", "", "use_ssl")),
+    ],
+)
+def test_a_mail_server_is_a_url(
+    monkeypatch: pytest.MonkeyPatch, url: str, expected: tuple[object, ...]
+) -> None:
+    monkeypatch.setenv("A_SERVER", url)
+    read = Environment()
+    options = read.mailers("A_SERVER")["default"]["OPTIONS"]
+    assert (*[options[n] for n in ("host", "port", "username", "password")],) == expected[:4]
+    assert options[expected[4]] is True
+    assert read.problems == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://u:secret@mail", "smtp:secret", "smtp://u:secret@h:none", "smtp://h/secret"]
+)
+def test_a_mail_server_that_cannot_be_meant_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("A_SERVER", url)
+    read = Environment()
+    assert read.mailers("A_SERVER") == {}
+    assert len(read.problems) == 1 and "secret" not in read.problems[0]
+    assert Environment().mailers("NOT_SET") == {}

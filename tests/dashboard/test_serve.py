@@ -63,14 +63,14 @@ def test_a_fresh_folder_is_prepared_and_served(tmp_path: Path) -> None:
         assert any(f"log in as {username} with the password {password}" in line for line in lines)
         url = lines[-1].removeprefix("ready: ")
         with httpx.Client(base_url=url, follow_redirects=True) as client:
-            page = client.get("admin/login/")
-            assert page.status_code == 200
+            page = client.get("admin/")
+            assert page.url.path == "/login/" and page.status_code == 200
             data = {"username": username, "password": password, "next": "/admin/"}
             token = client.cookies["csrftoken"]
             inside = client.post(
-                "admin/login/",
+                "login/",
                 data=data | {"csrfmiddlewaretoken": token},
-                headers={"Referer": f"{url}admin/login/"},
+                headers={"Referer": f"{url}login/"},
             )
         assert inside.url.path == "/admin/" and "Log out" in inside.text
         assert process.stdout and stop(process, signal.SIGINT) == 0
