@@ -13,6 +13,7 @@ from django.http import Http404
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
+from dashboard.masking import masked, unnamed, without
 from dashboard.models import ApiToken, ClientLink, Membership
 from ingest.models import Location
 
@@ -101,6 +102,21 @@ def restrict[M: Model](
     if not rights.location_ids:
         return queryset.none()
     return queryset.filter(**{f"{field}__in": rights.location_ids})
+
+
+def shown_recipient(rights: Rights, location_id: int, recipient: str) -> str:
+    """A recipient's address as it may be seen: whole, or masked."""
+    return masked(recipient) if rights.masks(location_id) else recipient
+
+
+def shown_text(rights: Rights, location_id: int, text: str, recipient: str) -> str:
+    """What a server said to a recipient's mail, as it may be seen."""
+    return without(text, recipient) if rights.masks(location_id) else text
+
+
+def shown_id(rights: Rights, location_id: int, message_id: str, recipient: str) -> str:
+    """A message id as it may be seen: some name the recipient."""
+    return unnamed(message_id, recipient) if rights.masks(location_id) else message_id
 
 
 def get_location(ref: str, rights: Rights) -> Location:

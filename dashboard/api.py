@@ -188,7 +188,7 @@ def delivery(request: HttpRequest, rights: Rights, pk: int) -> HttpResponse:
     explained = explain(found)
     history = [
         row.as_json() | {"classification": failure.as_json() if failure else None}
-        for row in queries.events_of(found)
+        for row in queries.events_of(found, rights)
         for failure in [explained.failures.get(row.cursor)]
     ]
     classification = explained.failure.as_json() if explained.failure else None

@@ -7,6 +7,8 @@ and no codes, and blames nobody for what a provider does.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dashboard.masking import masked
+
 ADDRESSES = 3
 
 _WHAT = {
@@ -71,9 +73,3 @@ def client_message(trouble: Trouble) -> str:
     if trouble.url:
         lines += ["", f"All the numbers: {trouble.url}"]
     return "\n".join(lines)
-
-
-def masked(address: str) -> str:
-    """``jane.doe@outlook.com`` as ``j…@outlook.com``: the list's owner knows whom it means."""
-    name, at, domain = address.rpartition("@") if "@" in address else (address, "", "")
-    return f"{name[:1]}…{at}{domain}"

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.forms import BaseForm, ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -15,6 +16,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard.access import get_location, may_operate, restrict, rights_of
+from dashboard.audit import note
 from dashboard.forms import CampaignForm, LocationForm, NamesForm, NoteForm, SuspensionForm
 from dashboard.models import Note, Suspension
 from dashboard.naming import NamesError, apply_names, read_names
@@ -27,6 +29,21 @@ def name_location(request: HttpRequest, ref: str) -> HttpResponseBase:
     """Give a location a name and a time zone."""
     location = operated(request, ref)
     return _save(request, LocationForm(request.POST, instance=location), "Saved.")
+
+
+@require_POST
+def mask_location(request: HttpRequest, ref: str) -> HttpResponseBase:
+    """Mask recipients' addresses for a location's viewers, or show them: ``masks`` is 1 or 0."""
+    location = operated(request, ref)
+    masks = request.POST.get("masks") == "1"
+    with transaction.atomic():
+        if Location.objects.filter(pk=location.pk, masks_recipients=not masks).update(
+            masks_recipients=masks
+        ):
+            action = "mask recipients" if masks else "show recipients"
+            note(request.user, action, location, location_id=location.pk)
+    messages.success(request, "Viewers see masked addresses." if masks else "All see addresses.")
+    return back_to_page(request)
 
 
 @require_POST
@@ -100,12 +117,12 @@ def add_note(request: HttpRequest) -> HttpResponseBase:
 @require_POST
 def delete_note(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Take a note away."""
-    note = get_object_or_404(Note, pk=pk)
-    if note.location is not None:
-        operated(request, note.location.ref)
+    found = get_object_or_404(Note, pk=pk)
+    if found.location is not None:
+        operated(request, found.location.ref)
     elif not may_operate(request.user):
         raise Http404
-    note.delete()
+    found.delete()
     messages.success(request, "The note is gone.")
     return back_to_page(request)
 

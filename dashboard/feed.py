@@ -57,24 +57,29 @@ class FeedRow(NamedTuple):
 
 
 class Line:
-    """An event's row of the feed: written when the first page is sent it, once a time zone."""
+    """An event's row of the feed: written when the first page is sent it, once a time zone.
+
+    Once more for those who see addresses masked.
+    """
 
     __slots__ = ("_html", "row")
 
     def __init__(self, row: EventRow) -> None:
         self.row = row
-        self._html: dict[str, str] = {}
+        self._html: dict[tuple[str, bool], str] = {}
 
     @property
     def is_bad(self) -> bool:
         """Whether it failed, or somebody complained: such a row is never left out."""
         return self.row.kind in _BAD
 
-    def html(self, zone: str, now: datetime) -> str:
+    def html(self, zone: str, now: datetime, rights: Rights) -> str:
         """Its markup. Call it where times are printed in this zone (``Asked.in_zone``)."""
-        if zone not in self._html:
-            self._html[zone] = feed_lines([feed_row(self.row)], zone, now)
-        return self._html[zone]
+        key = zone, rights.masks(self.row.location_id)
+        if key not in self._html:
+            shown = queries.shown_event(self.row, rights)
+            self._html[key] = feed_lines([feed_row(shown)], zone, now)
+        return self._html[key]
 
 
 class Waiting:
@@ -118,7 +123,7 @@ def newest_feed(filter: Filter, rights: Rights) -> list[FeedRow]:
             break
     else:
         rows = _scanned_events(filter, rights)
-    return [feed_row(row) for row in rows if filter.matches(row)]
+    return [feed_row(row) for row in rows]
 
 
 def _scanned_events(filter: Filter, rights: Rights) -> list[EventRow]:
@@ -154,7 +159,8 @@ def _events_of_value(
     found = filter.apply(sent).order_by("-sent_at").values_list("id", flat=True)[:FEED_ROWS]
     events = Event.objects.filter(delivery_id__in=list(found)).order_by("-id")
     cursors = events.values_list("id", flat=True)[:FEED_ROWS]
-    return queries.rows_at(list(cursors))[::-1]
+    rows = queries.rows_at(list(cursors))[::-1]
+    return [queries.shown_event(row, rights) for row in rows if filter.matches(row)]
 
 
 def feed_row(row: EventRow) -> FeedRow:

@@ -249,13 +249,28 @@ class Filter:
         return replace(self, terms=tuple(sorted(kept)))
 
     def check_locations(self, rights: Rights) -> None:
-        """Raise ``Http404`` if it names a location that does not exist or may not be seen."""
+        """Raise ``Http404`` if it names a location that does not exist or may not be seen.
+
+        Raises ``FilterError`` for a search that would tell a masked address letter by letter.
+        """
+        self._check_search(rights)
         named = {term.value for term in self.terms if term.name == "location"}
         if not named:
             return
         seen = restrict(Location.objects.filter(ref__in=named), rights, "pk")
         if seen.count() < len(named):
             raise Http404("There is no such location.")
+
+    def _check_search(self, rights: Rights) -> None:
+        begun = [term for term in self.terms if term.name == "q" and "@" not in term.value]
+        if begun and rights.masked_ids and not rights.masked_ids.isdisjoint(self._places(rights)):
+            raise FilterError(
+                "Recipients are masked for you: search for a whole address, a whole message id, "
+                "or @ and a domain."
+            )
+
+    def _places(self, rights: Rights) -> frozenset[int]:
+        return self.location_ids(rights) or frozenset()
 
     def location_ids(self, rights: Rights) -> frozenset[int] | None:
         """Primary keys of the locations that it and the rights leave; ``None`` means all."""

@@ -131,7 +131,7 @@ class Hub:
         while after < upto:
             rows = await self._read(after, upto)
             after = rows[-1].cursor if len(rows) == READ_ROWS else upto
-            matching = [row for row in rows if stream.matches(row)]
+            matching = stream.shown(rows)
             if matching or after == upto:
                 for text in encode_frames(matching, after):
                     yield text
@@ -220,7 +220,7 @@ class Hub:
             self.cursor = rows[-1].cursor
         for stream in self._streams.values():
             stream.cursor = self.cursor
-            if matching := [row for row in rows if stream.matches(row)]:
+            if matching := stream.shown(rows):
                 for text in encode_frames(matching, self.cursor):
                     stream.append(text)
         self._pages.take(rows, self.cursor)

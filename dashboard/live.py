@@ -24,7 +24,9 @@ def feed(asked: Asked, lines: Sequence[Line], left_out: int, *, now: datetime) -
     """These lines for the feed. Asks nothing of the database."""
     zone = asked.filter.zone.key
     with asked.in_zone():
-        return feed_fragment("".join(line.html(zone, now) for line in lines), left_out)
+        return feed_fragment(
+            "".join(line.html(zone, now, asked.rights) for line in lines), left_out
+        )
 
 
 def mark(cursor: int, missed: int | None = None) -> str:

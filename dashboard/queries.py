@@ -13,7 +13,7 @@ from django.db.models import F, Max, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 from django.http import Http404
 
-from dashboard.access import Rights, restrict
+from dashboard.access import Rights, restrict, shown_id, shown_recipient, shown_text
 from dashboard.bounded import within
 from dashboard.charts import Minute
 from dashboard.event_search import EventSearch, beginnings
@@ -149,6 +149,20 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
             "recovered": bool(flags & Flag.RECOVERED),
             "inferred": bool(flags & Flag.INFERRED),
         }
+
+
+def shown_event(row: EventRow, rights: Rights) -> EventRow:
+    """An event as it may be seen: where addresses are masked, in its texts too."""
+    if not rights.masks(row.location_id):
+        return row
+    place, whole = row.location_id, row.recipient
+    return msgspec.structs.replace(
+        row,
+        recipient=shown_recipient(rights, place, whole),
+        message_id=shown_id(rights, place, row.message_id, whole),
+        message=shown_text(rights, place, row.message, whole),
+        reason=shown_text(rights, place, row.reason, whole),
+    )
 
 
 _EVENTS = """
@@ -465,7 +479,7 @@ def events_page(filter: Filter, rights: Rights, *, after: int, limit: int) -> Ev
         now = time.monotonic()
         width = _next_width(width, spent=now - started, left=began + SCAN_SECONDS - now)
         started = now
-    return EventsPage(found, after, after < newest)
+    return EventsPage([shown_event(row, rights) for row in found], after, after < newest)
 
 
 def newest_events(
@@ -481,7 +495,7 @@ def newest_events(
     if kinds:
         events = events.filter(kind__in=kinds)
     rows = rows_at(list(events.order_by("-pk").values_list("pk", flat=True)[:limit]))
-    return [row for row in reversed(rows) if filter.matches(row)]
+    return [shown_event(row, rights) for row in reversed(rows) if filter.matches(row)]
 
 
 def _next_width(width: int, *, spent: float, left: float) -> int:
@@ -595,11 +609,11 @@ def deliveries_page(
         )
         if len(found) <= limit:
             return deliveries_page(filter, rights, limit=limit, walk=walk)
-        rows = _in_order(found[limit - 1 :: -1])
+        rows = _in_order(found[limit - 1 :: -1], rights)
         return DeliveriesPage(rows, end_of(rows[-1]), end_of(rows[0]))
     deliveries = _earlier(matching, *_read_end("before", before)) if before else matching
     found = _newest(deliveries, limit + 1, walk)
-    rows = _in_order(found[:limit])
+    rows = _in_order(found[:limit], rights)
     more = end_of(rows[-1]) if limit < len(found) else None
     return DeliveriesPage(rows, more, end_of(rows[0]) if before and rows else None)
 
@@ -619,9 +633,9 @@ def _later(deliveries: QuerySet[Delivery], sent_at: datetime, pk: int) -> QueryS
     return deliveries.filter(later, sent_at__gte=sent_at)
 
 
-def _in_order(pks: Sequence[int]) -> list[DeliveryRow]:
+def _in_order(pks: Sequence[int], rights: Rights) -> list[DeliveryRow]:
     order = {pk: i for i, pk in enumerate(pks)}
-    rows = _delivery_rows(Delivery.objects.filter(pk__in=order))
+    rows = _delivery_rows(Delivery.objects.filter(pk__in=order), rights)
     return sorted(rows, key=lambda row: order[row.id])
 
 
@@ -661,29 +675,52 @@ def of_reasons(filter: Filter) -> QuerySet[Delivery]:
 
 def get_delivery(pk: int, rights: Rights) -> DeliveryRow:
     """One delivery. Raises ``Http404`` alike for one that is missing and one of others."""
-    if rows := _delivery_rows(restrict(Delivery.objects.filter(pk=pk), rights)):
+    if rows := _delivery_rows(restrict(Delivery.objects.filter(pk=pk), rights), rights):
         return rows[0]
     raise Http404("There is no such delivery.")
 
 
-def deliveries_to(recipient: str, rights: Rights, *, limit: int) -> list[DeliveryRow]:
-    """The newest deliveries to one address that may be seen."""
+def recipient_of(delivery: DeliveryRow) -> str:
+    """The whole address, whoever reads: to look things up by, never to be shown."""
+    return Delivery.objects.values_list("recipient", flat=True).get(pk=delivery.id)
+
+
+def deliveries_like(delivery: DeliveryRow, rights: Rights, *, limit: int) -> list[DeliveryRow]:
+    """The newest deliveries to the same address that may be seen.
+
+    Where addresses are masked, of the same location only: others would tell whose it is.
+    """
+    if not (recipient := recipient_of(delivery)):
+        return []
     to = restrict(Delivery.objects.filter(recipient=recipient), rights)
+    if rights.masks(delivery.location_id):
+        to = to.filter(location_id=delivery.location_id)
+    elif rights.masked_ids:
+        to = to.exclude(location_id__in=rights.masked_ids)
     # An expression, so that the index of recipients is taken and not that of times.
     newest = to.order_by(Coalesce("sent_at", "sent_at").desc(), "-pk")
-    return _in_order(list(newest.values_list("pk", flat=True)[:limit]))
+    return _in_order(list(newest.values_list("pk", flat=True)[:limit]), rights)
 
 
-def events_of(delivery: DeliveryRow) -> list[EventRow]:
-    """The events of one delivery, in the order that they happened."""
+def events_of(delivery: DeliveryRow, rights: Rights) -> list[EventRow]:
+    """The events of one delivery as they may be seen, in the order that they happened."""
     rows = _select_events("e.delivery_id = %s", [delivery.id], limit=1_000)
-    return sorted(rows, key=lambda row: (row.occurred_at, row.cursor))
+    rows.sort(key=lambda row: (row.occurred_at, row.cursor))
+    return [shown_event(row, rights) for row in rows]
 
 
-def _delivery_rows(deliveries: QuerySet[Delivery]) -> list[DeliveryRow]:
+def _delivery_rows(deliveries: QuerySet[Delivery], rights: Rights) -> list[DeliveryRow]:
     rows = list(deliveries.values_list(*_DELIVERY_COLUMNS))
     named = names_of({pk for row in rows for pk in _held(row[14:], row[12], row[13])})
-    return [_delivery_row(row, named) for row in rows]
+    return [_shown(_delivery_row(row, named), rights) for row in rows]
+
+
+def _shown(row: DeliveryRow, rights: Rights) -> DeliveryRow:
+    if not rights.masks(row.location_id):
+        return row
+    message_id = shown_id(rights, row.location_id, row.message_id, row.recipient)
+    recipient = shown_recipient(rights, row.location_id, row.recipient)
+    return row._replace(recipient=recipient, message_id=message_id)
 
 
 def _delivery_row(row: tuple[Any, ...], named: Mapping[int, Named]) -> DeliveryRow:

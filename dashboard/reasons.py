@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from django.db.models import Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.http import Http404
 
-from dashboard.access import Rights, restrict
+from dashboard.access import Rights, restrict, shown_id, shown_recipient, shown_text
 from dashboard.filters import Filter, FilterError
 from dashboard.queries import Named, events_complete_from, names_of
 from dashboard.refusals import KINDS, UNDATED, Asked, fetch_hits
@@ -252,6 +252,7 @@ class Sample(NamedTuple):
     recipient: str
     provider: str
     detail: Detail
+    words: str  # of the receiver, as they may be seen
 
     def as_json(self) -> dict[str, Any]:
         """Ready for JSON; the time to the second."""
@@ -260,7 +261,7 @@ class Sample(NamedTuple):
             "event": self.event,
             "kind": self.kind.word,
             "occurred_at": self.occurred_at.astimezone(UTC).isoformat(timespec="seconds"),
-            "reply": detail.message or detail.description,
+            "reply": self.words,
             "code": detail.code,
             "enhanced": detail.enhanced or None,
             "ip": detail.ip or None,
@@ -284,7 +285,8 @@ def _samples(
         reason: _taking_turns([sorted(found[reason, at], reverse=True) for at, _ in places], each)
         for reason, places in newest.items()
     }
-    read = {s.event: s for s in _read_samples([pk for pks in chosen.values() for pk in pks])}
+    wanted = [pk for pks in chosen.values() for pk in pks]
+    read = {sample.event: sample for sample in _read_samples(wanted, asked.rights)}
     return {reason: [read[pk] for pk in pks] for reason, pks in chosen.items()}
 
 
@@ -312,19 +314,23 @@ def _taking_turns(lists: Sequence[Sequence[int]], most: int) -> list[int]:
     return [each[at] for at in range(longest) for each in lists if at < len(each)][:most]
 
 
-def _read_samples(pks: Collection[int]) -> list[Sample]:
+def _read_samples(pks: Collection[int], rights: Rights) -> list[Sample]:
     rows = Event.objects.filter(pk__in=pks).values_list(
-        "id", "reason_id", "kind", "occurred_at", "location__ref", "delivery_id",
+        "location_id", "id", "reason_id", "kind", "occurred_at", "location__ref", "delivery_id",
         "delivery__message_id", "delivery__recipient", "provider__text", *details.COLUMNS,
     )  # fmt: skip
     return [
         Sample(
             event=pk, reason=reason or 0, kind=EventKind(kind), occurred_at=at, location=ref,
-            delivery=delivery, message_id=message_id or detail.message_id,
-            recipient=recipient or detail.recipient, provider=provider or "", detail=detail,
+            delivery=delivery,
+            message_id=shown_id(rights, place, message_id or detail.message_id, whole),
+            recipient=shown_recipient(rights, place, whole), provider=provider or "", detail=detail,
+            words=shown_text(rights, place, detail.message or detail.description, whole),
         )
-        for pk, reason, kind, at, ref, delivery, message_id, recipient, provider, *stored in rows
+        for place, pk, reason, kind, at, ref, delivery, message_id, recipient, provider, *stored
+        in rows
         for detail in [details.load(*stored)]
+        for whole in [recipient or detail.recipient]
     ]  # fmt: skip
 
 

@@ -47,6 +47,7 @@ def entries(user: User, rights: Rights) -> list[Entry]:
     found = list(theirs.order_by("name", "pk")[: MOST if not rights.everything else LISTED])
     if not rights.everything:
         seen = _without_strange_locations(found, rights)
+        seen = [view for view in seen if not (rights.masked_ids and _names_somebody(view))]
         found = [view for view in found if view in seen or view.owner_id == user.pk][:LISTED]
     return [
         Entry(
@@ -73,6 +74,12 @@ def _without_strange_locations(views: list[SavedView], rights: Rights) -> list[S
     found = restrict(Location.objects.filter(ref__in=wanted), rights, "pk")
     seen = frozenset(found.values_list("ref", flat=True))
     return [view for view in views if named[view.pk] <= seen]
+
+
+def _names_somebody(view: SavedView) -> bool:
+    """Whether a view searches for an address."""
+    found = (text.lstrip("-") for name, text in parse_qsl(view.query) if name == "q")
+    return any(not text.startswith("@") for text in found)
 
 
 def _locations_of(view: SavedView) -> frozenset[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from dashboard.access import Rights
 from dashboard.filters import Filter
-from dashboard.queries import EventRow
+from dashboard.queries import EventRow, shown_event
 
 BEHIND = 10.0  # seconds a socket may lag before it is closed (it resumes)
 
@@ -46,6 +46,10 @@ class Stream:
     def matches(self, row: EventRow) -> bool:
         """Whether the reader may see the event, and asked for it."""
         return self.rights.sees(row.location_id) and self.filter.matches(row)
+
+    def shown(self, rows: Iterable[EventRow]) -> list[EventRow]:
+        """Those that match, as the reader may see them."""
+        return [shown_event(row, self.rights) for row in rows if self.matches(row)]
 
     @property
     def next(self) -> int:

@@ -6,6 +6,7 @@ a moment. So an answer is quick whatever there is, and may then miss what merely
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from django.db.models import CharField, Exists, OuterRef, Q, QuerySet, Value
@@ -49,7 +50,9 @@ def suggestions(request: HttpRequest, rights: Rights) -> HttpResponse:
     """
     if wanted := request.GET.getlist("location"):
         found = [get_location(ref, rights).pk for ref in wanted if ref]
-        rights = Rights(location_ids=frozenset(found)) if found else rights
+        rights = (
+            replace(rights, everything=False, location_ids=frozenset(found)) if found else rights
+        )
     options = suggest(request.GET.get("name", ""), request.GET.get("text", ""), rights)
     return Json({"options": [option._asdict() for option in options]})
 

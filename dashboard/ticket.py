@@ -4,14 +4,12 @@ Who, from which addresses, since when to the second in UTC, how much, what was a
 with message ids, and what was tried. Recipients are masked, in what servers said as well.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dashboard.client_message import masked
+from dashboard.masking import hidden, masked
 
-_ADDRESS = re.compile(r"[^\s<>()\[\]\"',;:]+@[^\s<>()\[\]\"',;:]+")
 _NAMED = 8  # addresses of a kind
 
 
@@ -62,7 +60,7 @@ def ticket_text(ticket: Ticket) -> str:
     total = ticket.permanent + ticket.temporary
     who = ticket.provider or "The receiving server"
     facts = [
-        ("Reply", hidden(ticket.reason)),
+        ("Reply", _line(ticket.reason)),
         ("First seen", _when(ticket.first_at, exact=ticket.first_exact)),
         ("Last seen", _when(ticket.last_at, exact=ticket.last_exact)),
         ("Volume", _volume(ticket)),
@@ -99,9 +97,9 @@ def stamp(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def hidden(said: str) -> str:
+def _line(said: str) -> str:
     """What a server said on one line, with the addresses in it masked."""
-    return _ADDRESS.sub(lambda found: masked(found[0]), " ".join(said.split()))
+    return hidden(" ".join(said.split()))
 
 
 def _when(moment: datetime, *, exact: bool) -> str:
@@ -144,5 +142,5 @@ def _reply(number: int, reply: Reply) -> list[str]:
     if reply.recipient:
         lines.append(f"   Recipient: {masked(reply.recipient)}")
     kind = "temporary" if reply.temporary else "permanent"
-    lines.append(f"   Reply ({kind}): {hidden(reply.said) or '(no words)'}")
+    lines.append(f"   Reply ({kind}): {_line(reply.said) or '(no words)'}")
     return lines

@@ -22,6 +22,7 @@ urlpatterns = [
     path("", views.overview, name="overview"),
     path("locations/<str:ref>/", views.location, name="location"),
     path("locations/<str:ref>/name/", editing.name_location, name="name-location"),
+    path("locations/<str:ref>/masking/", editing.mask_location, name="mask-location"),
     path("locations/<str:ref>/suspensions/", editing.suspend, name="suspend"),
     path("locations/<str:ref>/suspensions/<int:pk>/", editing.lift, name="lift"),
     path("locations/<str:ref>/links/", client_links.make, name="make-link"),

@@ -8,7 +8,7 @@ from django.db.models import Max, Q
 from django.urls import reverse
 
 from dashboard import queries
-from dashboard.access import restrict
+from dashboard.access import Rights, restrict, shown_text
 from dashboard.bounded import within
 from dashboard.facets import Choice, Facets, facets
 from dashboard.filters import FilterError
@@ -129,10 +129,11 @@ def page_of(asked: Asked) -> queries.DeliveriesPage:
 _WITHOUT_REPLY = (Outcome.DELIVERED, Outcome.ACCEPTED)
 
 
-def rows_of(deliveries: Sequence[DeliveryRow], query: str) -> list[Row]:
+def rows_of(deliveries: Sequence[DeliveryRow], query: str, rights: Rights) -> list[Row]:
     """Deliveries as rows, with names and the last replies: two queries. ``query``: the list's."""
     places = Location.objects.in_bulk({delivery.location_id for delivery in deliveries})
-    said = last_replies(row.id for row in deliveries if row.outcome not in _WITHOUT_REPLY)
+    waiting = (row.id for row in deliveries if row.outcome not in _WITHOUT_REPLY)
+    said = last_replies(waiting, rights)
     return [_row(delivery, places, said.get(delivery.id, ""), query) for delivery in deliveries]
 
 
@@ -164,27 +165,37 @@ def _why(delivery: DeliveryRow) -> str:
     return ", ".join(map(in_words, delivery.deferral_categories)) if waits else ""
 
 
-def last_replies(deliveries: Iterable[int]) -> dict[int, str]:
+def last_replies(deliveries: Iterable[int], rights: Rights) -> dict[int, str]:
     """The last refusal of each delivery, in the receiver's words, cut to a line."""
     kinds = [*FAILURES, EventKind.REJECTED]
     failed = Event.objects.filter(delivery_id__in=list(deliveries), kind__in=kinds)
-    rows = failed.order_by("occurred_at", "id").values_list("delivery_id", *details.COLUMNS)
-    return {pk: reply_of(details.load(*stored), SAID) for pk, *stored in rows if pk is not None}
+    columns = ("delivery_id", "location_id", "delivery__recipient", *details.COLUMNS)
+    return {
+        pk: cut(shown_text(rights, location_id, reply_of(details.load(*stored)), recipient or ""))
+        for pk, location_id, recipient, *stored in failed.order_by("occurred_at", "id").values_list(
+            *columns
+        )
+        if pk is not None
+    }
 
 
-def reply_of(detail: Detail, most: int = 0) -> str:
-    """What a receiver said, on one line: code, enhanced code, words; at most so many characters."""
+def reply_of(detail: Detail) -> str:
+    """What a receiver said, on one line: code, enhanced code, words."""
     words = detail.message or detail.description or detail.reason
     code = str(detail.code or "")
     parts = [part for part in (code, detail.enhanced) if part and not words.startswith(part)]
-    said = " ".join(" ".join([*parts, words]).split())
-    return said if not most or len(said) <= most else said[: most - 1] + "…"
+    return " ".join(" ".join([*parts, words]).split())
+
+
+def cut(said: str) -> str:
+    """A reply as long as a row has room for."""
+    return said if len(said) <= SAID else said[: SAID - 1] + "…"
 
 
 def _list(asked: Asked) -> dict[str, Any]:
     page = page_of(asked)
     return {
-        "rows": rows_of(page.rows, asked.own.canonical()),
+        "rows": rows_of(page.rows, asked.own.canonical(), asked.rights),
         "older": asked.link(before=page.before) if page.before else "",
         "newer": asked.link(after=page.after) if page.after else "",
         "newest": asked.link(),

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.urls import reverse
 
 from dashboard import queries, reasons
-from dashboard.access import Rights
+from dashboard.access import Rights, shown_text
 from dashboard.bounded import within
 from dashboard.explained import Explained, Explanation, explain
 from dashboard.feed import MARKS as KIND_MARKS
@@ -89,16 +89,33 @@ class Moment(NamedTuple):
     payload_until: datetime
 
 
-def timeline(delivery: DeliveryRow, explained: Explained, times: str, day: Filter) -> list[Moment]:
+def timeline(
+    delivery: DeliveryRow, explained: Explained, shown: "Shown", day: Filter
+) -> list[Moment]:
     """Every event of a delivery in the order in which it happened, or was received."""
+    recipient = queries.recipient_of(delivery)
+    times = shown.times
     field = "received_at" if times == "received" else "occurred_at"
     events = Event.objects.filter(delivery_id=delivery.id).select_related("ip", "pool", "mx")
     found: list[Moment] = []
     for event in events.order_by(field, "id")[:MOST]:
         at = getattr(event, field)
         since = f"+{lasting(at - found[-1].at)}" if found else ""
-        found.append(_moment(event, at, since, explained, day))
+        moment = _moment(event, at, since, explained, day)
+        found.append(_covered(moment, recipient, delivery.location_id, shown.rights))
     return found
+
+
+def _covered(moment: Moment, recipient: str, location_id: int, rights: Rights) -> Moment:
+    """A moment as it may be seen: raw payloads name the recipient in many places."""
+    if not rights.masks(location_id):
+        return moment
+    facts = [
+        fact._replace(value=shown_text(rights, location_id, fact.value, recipient))
+        for fact in moment.facts
+    ]
+    reply = shown_text(rights, location_id, moment.reply, recipient)
+    return moment._replace(reply=reply, facts=facts, payload="")
 
 
 def _moment(event: Event, at: datetime, since: str, explained: Explained, day: Filter) -> Moment:
@@ -248,7 +265,7 @@ def delivery_context(delivery: DeliveryRow, shown: Shown) -> dict[str, Any]:
     explained = explain(delivery)
     filter, rights = shown.filter, shown.rights
     day = Filter(now=filter.now, tz=filter.tz).with_("range", "24h")
-    moments = timeline(delivery, explained, shown.times, day)
+    moments = timeline(delivery, explained, shown, day)
     ended = ended_at(delivery, moments)
     newer, older = neighbours(delivery, filter, rights)
     place = Location.objects.get(pk=delivery.location_id)
@@ -269,7 +286,8 @@ def delivery_context(delivery: DeliveryRow, shown: Shown) -> dict[str, Any]:
         "retries": sum(moment.kind == EventKind.DEFERRED for moment in moments),
         "likewise": likewise(delivery, ended, filter, rights),
         "same": same_recipient(delivery, rights, filter),
-        "same_url": _same_url(delivery, filter),
+        "same_url": "" if rights.masks(delivery.location_id) else _same_url(delivery, filter),
+        "masks": rights.masks(delivery.location_id),
         "place": place,
         "place_url": page_url("location", place.ref),
         "campaign": _campaign(delivery),
@@ -309,10 +327,9 @@ def kept_until(delivery: DeliveryRow, moments: Sequence[Moment]) -> datetime:
 
 def same_recipient(delivery: DeliveryRow, rights: Rights, filter: Filter) -> list[Row]:
     """The last others to the same address, wherever the reader may look."""
-    if not delivery.recipient:
-        return []
-    found = queries.deliveries_to(delivery.recipient, rights, limit=OTHERS + 1)
-    return rows_of([row for row in found if row.id != delivery.id][:OTHERS], filter_query(filter))
+    found = queries.deliveries_like(delivery, rights, limit=OTHERS + 1)
+    others = [row for row in found if row.id != delivery.id][:OTHERS]
+    return rows_of(others, filter_query(filter), rights)
 
 
 def filter_query(filter: Filter) -> str:

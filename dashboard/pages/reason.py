@@ -261,7 +261,7 @@ def _said(sample: Sample) -> Said:
 def spoken(sample: Sample) -> str:
     """The receiver's words with the codes in front, if they are not there already."""
     detail = sample.detail
-    words = detail.message or detail.description
+    words = sample.words
     front = [
         text
         for text in (str(detail.code) if detail.code else "", detail.enhanced)

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from django.db.models import Count, Exists, Max, OuterRef
+from django.db.models import Count, Exists, OuterRef
 
+from dashboard.access import shown_recipient
 from dashboard.failing import list_url
+from dashboard.filters import Filter
 from dashboard.pages.later import Later
 from dashboard.pages.page import Asked
 from dashboard.pages.subject import mail_of, whole_of
@@ -28,17 +30,23 @@ def _load(asked: Asked) -> dict[str, Any]:
         outcome__in=SENT,
     )
     found = Delivery.objects.filter(Exists(again), pk__in=newest).order_by()
-    rows = found.values_list("recipient").annotate(n=Count("pk"), at=Max("sent_at"))
-    addresses = [address for address, _, _ in sorted(rows, key=lambda row: (-row[1], row[0]))]
+    rows = found.values_list("location_id", "recipient").annotate(n=Count("pk"))
+    addresses = [row[:2] for row in sorted(rows, key=lambda row: (-row[2], row[1]))]
     own = asked.filter.only("location").with_("range", "90d")
     return {
         "looked_at": len(newest),
         "is_all": len(newest) < LOOKED_AT,
         "count": len(addresses),
         "addresses": [
-            (address, list_url(own.with_("q", address))) for address in addresses[:NAMED]
+            (shown_recipient(asked.rights, *address), _url(asked, own, *address))
+            for address in addresses[:NAMED]
         ],
     }
+
+
+def _url(asked: Asked, own: Filter, location_id: int, address: str) -> str:
+    """The list of an address's mail; none where it would name whom the page does not."""
+    return "" if asked.rights.masks(location_id) else list_url(own.with_("q", address))
 
 
 def _is_quick(asked: Asked) -> bool:

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dashboard.client_message import Trouble, client_message, masked
+from dashboard.client_message import Trouble, client_message
+from dashboard.masking import masked
 
 HARD = Trouble("Bright Smile Dental", "hard", 84, 1377, "24 hours")
 
@@ -28,7 +29,7 @@ def test_it_names_the_campaign_and_links() -> None:
 def test_at_most_three_addresses_and_none_in_full() -> None:
     addresses = [f"jane{n}.doe@example.com" for n in range(5)]
     text = client_message(Trouble("Acme", "hard", 9, 100, "7 days", addresses=addresses))
-    assert text.count("j…@example.com") == 3
+    assert text.count("j•••@example.com") == 3
     assert "jane" not in text
 
 
@@ -47,7 +48,12 @@ def test_no_jargon(measure: str) -> None:
 
 @pytest.mark.parametrize(
     ("address", "shown"),
-    [("jane@x.org", "j…@x.org"), ("j@x.org", "j…@x.org"), ("@x.org", "…@x.org"), ("odd", "o…")],
+    [
+        ("jane@x.org", "j•••@x.org"),
+        ("j@x.org", "j•••@x.org"),
+        ("@x.org", "•••@x.org"),
+        ("odd", "o•••"),
+    ],
 )
 def test_masked(address: str, shown: str) -> None:
     assert masked(address) == shown

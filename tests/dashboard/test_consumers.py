@@ -78,6 +78,25 @@ def test_an_event_arrives_with_its_row(server: Server, token: str) -> None:
     assert {"occurred_at", "received_at", "message_id", "recipient", "code", "message"} <= set(row)
 
 
+def test_who_sees_addresses_masked_is_sent_none(server: Server) -> None:
+    send(server, location="masking")
+    reader = server.token("masked", staff=False, locations=("masking",))
+    server.shell(
+        "from ingest.models import Location;"
+        "Location.objects.filter(ref='masking').update(masks_recipients=True)"
+    )
+    said = {"code": 550, "message": "zebulon is unknown, zebulon@example.org"}
+    sent = {"recipient": "zebulon@example.org", "delivery-status": said, "severity": "permanent"}
+    for path in ("/ws/events/", "/ws/live/"):
+        with open_socket(server, "", reader, path=path) as socket:
+            socket.recv(timeout=10)
+            send(server, location="masking", event="failed", **sent)
+            text = ""
+            while "z•••@example.org" not in text:
+                text += str(socket.recv(timeout=10))
+            assert "zebulon" not in text
+
+
 @pytest.mark.parametrize("path", ["/ws/events/", "/ws/live/"])
 def test_strangers_are_refused(server: Server, path: str) -> None:
     for headers in ({}, {"Origin": server.url}, {"Authorization": "Bearer sw_wrong"}):

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from dashboard.models import Membership, Note, Suspension
+from dashboard.models import AuditEntry, Membership, Note, Suspension
 from dashboard.riskiest import suspended
 from ingest import counting
 from ingest.models import Location, Value
@@ -43,6 +43,7 @@ def said(client: Client, path: str = "/") -> str:
 CHANGES = {
     "/locations/loc/name/": {"name": "Bright Smile"},
     "/locations/loc/suspensions/": {"cause": "bounces", "level": 1, "since": "2026-11-22T08:00"},
+    "/locations/loc/masking/": {"masks": "1"},
     "/notes/": {"location": "loc", "at": "2026-11-22T08:00", "text": "list bought"},
 }
 
@@ -73,6 +74,17 @@ def test_a_location_gets_its_name(operator: Client, place: Location) -> None:
     assert answer["Location"] == "/locations/loc/?x=1"
     place.refresh_from_db()
     assert (place.name, place.timezone) == ("Bright Smile", "America/Denver")
+
+
+def test_operators_mask_recipients_and_the_log_says_so(operator: Client, place: Location) -> None:
+    for masks in ("1", "1", "0"):
+        operator.post("/locations/loc/masking/", {"masks": masks})
+        place.refresh_from_db()
+        assert place.masks_recipients == (masks == "1")
+    entries = AuditEntry.objects.order_by("id").values_list("actor", "action", "location_id")
+    assert [*entries] == [
+        ("operator", "mask recipients", place.pk), ("operator", "show recipients", place.pk)
+    ]  # fmt: skip
 
 
 def test_a_zone_that_is_none_changes_nothing(operator: Client, place: Location) -> None:

@@ -128,10 +128,10 @@ def test_what_failed_is_never_left_out(now: datetime) -> None:
 def test_a_line_is_written_once_for_all_pages_of_a_zone(now: datetime) -> None:
     send(now, 1)
     line = feed.Line(queries.event_rows(after=0, limit=1)[0])
-    before = line.html("UTC", now)
-    assert line.html("UTC", now + timedelta(hours=1)) is before
+    before = line.html("UTC", now, ALL)
+    assert line.html("UTC", now + timedelta(hours=1), ALL) is before
     with timezone.override("America/Denver"):
-        assert "America/Denver" in line.html("America/Denver", now)
+        assert "America/Denver" in line.html("America/Denver", now, ALL)
 
 
 def test_the_receivers_words_are_shortened_and_escaped(now: datetime) -> None:

@@ -338,7 +338,7 @@ def test_the_events_of_a_delivery_come_in_the_order_of_their_times() -> None:
     late = rows.event(of, occurred_at=NOW)
     early = rows.event(of, occurred_at=NOW - timedelta(minutes=1))
     rows.event(other)
-    found = queries.events_of(queries.get_delivery(of.pk, EVERYTHING))
+    found = queries.events_of(queries.get_delivery(of.pk, EVERYTHING), EVERYTHING)
     assert [row.cursor for row in found] == [early.pk, late.pk]
 
 

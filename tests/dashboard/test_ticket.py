@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from dashboard.ticket import Reply, Ticket, hidden, ticket_text
+from dashboard.masking import hidden
+from dashboard.ticket import Reply, Ticket, ticket_text
 
 AT = datetime(2026, 11, 22, 10, 14, 7, 900_000, tzinfo=UTC)
 REPLY = Reply(
@@ -59,8 +60,8 @@ def test_it_has_everything_that_a_postmaster_asks_for() -> None:
 def test_recipients_are_masked_wherever_they_stand() -> None:
     text = ticket_text(TICKET)
     assert "jane.doe" not in text
-    assert "Recipient: j…@outlook.com" in text
-    assert "Reply (permanent): 550 5.7.1 <j…@outlook.com>: [203.0.113.5] is on our block" in text
+    assert "Recipient: j•••@outlook.com" in text
+    assert "Reply (permanent): 550 5.7.1 <j•••@outlook.com>: [203.0.113.5] is on our block" in text
 
 
 @pytest.mark.parametrize(
