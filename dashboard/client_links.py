@@ -34,6 +34,7 @@ from dashboard.models import ClientLink, Suspension
 from dashboard.pages import PAGES
 from dashboard.suggest import suggest
 from dashboard.views import explained, show
+from ingest.models import Location
 
 # Our own markup: attributes are quoted and escaped, and links hold no links.
 _AWAY = re.compile(r'<a\b(?=[^>]*\shref="(?![?#]))([^>]*)>(.*?)</a>', re.DOTALL)
@@ -134,6 +135,7 @@ def _page(request: HttpRequest, *, link: ClientLink, rights: Rights) -> HttpResp
     context = {
         "title": location.name or location.ref,
         "location": location,
+        "is_gone": Location.objects.gone().filter(pk=location.pk).exists(),
         "messages": (),  # those of somebody who is logged in stay where they are
         "suspensions": Suspension.objects.at(timezone.now()).filter(location=location),
     }

@@ -44,6 +44,7 @@ class State(StrEnum):
     EARLY = "early"
     INSIDE = "inside"
     QUIET = "quiet"
+    GONE = "gone"
 
     @property
     def words(self) -> str:
@@ -64,6 +65,7 @@ _WORDS = {
     State.EARLY: "too early",
     State.INSIDE: "inside",
     State.QUIET: "no mail",
+    State.GONE: "app uninstalled",
 }
 
 
@@ -203,18 +205,20 @@ def _phi(standing: Standing, measure: str) -> float:
 # --- All of them ---------------------------------------------------------------------------
 
 NAMES_FRESH = 5.0  # seconds
-_names = Kept[frozenset[int] | None, Mapping[int, tuple[str, str]]](
+type Named = Mapping[int, tuple[str, str, bool]]  # locations: id, name, whether it is gone
+
+_names = Kept[frozenset[int] | None, Named](
     lambda found: len(found) > JUDGED_ANEW, fresh=NAMES_FRESH
 )
 _MOST_RECENT = 16
-_recent: dict[frozenset[int], tuple[Judges, Fleet]] = {}
+_recent: dict[frozenset[tuple[int, tuple[str, str, bool]]], tuple[Judges, Fleet]] = {}
 
 
 def fleet_of(locations: Collection[int] | None, *, now: datetime) -> Fleet:
     """The fleet of some locations, or of all: as old as its judges are (``judges_of``)."""
     asked = None if locations is None else frozenset(locations)
     named = _names.get(asked, lambda: _named(asked))
-    judges, key = judges_of(named, now=now), frozenset(named)
+    judges, key = judges_of(named, now=now), frozenset(named.items())
     known = _recent.get(key)
     if known is None or not judges.agree_with(known[0]):
         if len(_recent) >= _MOST_RECENT:
@@ -223,15 +227,25 @@ def fleet_of(locations: Collection[int] | None, *, now: datetime) -> Fleet:
     return known[1]
 
 
-def _named(locations: Collection[int] | None) -> dict[int, tuple[str, str]]:
+def _named(locations: Collection[int] | None) -> Named:
     found = Location.objects.order_by("pk").values_list("pk", "ref", "name")
-    return {pk: (ref, name) for pk, ref, name in found if locations is None or pk in locations}
+    gone = set(Location.objects.gone().values_list("pk", flat=True))
+    return {
+        pk: (ref, name, pk in gone)
+        for pk, ref, name in found
+        if locations is None or pk in locations
+    }
 
 
-def _fleet(named: Mapping[int, tuple[str, str]], judges: Judges) -> Fleet:
-    ordered = sorted(named, key=lambda pk: judges.sort_key(pk, named[pk][1] or named[pk][0]))
+def _fleet(named: Named, judges: Judges) -> Fleet:
+    """Riskiest first; those that are gone come last, whatever they did."""
+    ordered = sorted(
+        named,
+        key=lambda pk: (named[pk][2], judges.sort_key(pk, named[pk][1] or named[pk][0])),
+    )
     return Fleet(tuple(_place(pk, *named[pk], judges.standing(pk)) for pk in ordered))
 
 
-def _place(pk: int, ref: str, name: str, standing: Standing) -> Place:
-    return Place(pk, ref, name, state_of(standing), standing, way_of(standing))
+def _place(pk: int, ref: str, name: str, is_gone: bool, standing: Standing) -> Place:
+    state = State.GONE if is_gone else state_of(standing)
+    return Place(pk, ref, name, state, standing, way_of(standing))

@@ -6,6 +6,7 @@ from zoneinfo import available_timezones
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils import timezone
 
 from dashboard.models import ClientLink, Note, Suspension
 from ingest.models import Location, Value
@@ -34,6 +35,13 @@ class LocationForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Location
         fields = ("name", "timezone")
+
+    def save(self, commit: bool = True) -> Location:
+        """Note when it was named, for what HighLevel said of it before and comes late."""
+        if "name" in self.changed_data:
+            self.instance.name_at = timezone.now()
+        saved: Location = super().save(commit)
+        return saved
 
     def clean_timezone(self) -> str:
         """An IANA time zone, or nothing."""

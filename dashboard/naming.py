@@ -7,6 +7,7 @@ from typing import NamedTuple
 from zoneinfo import available_timezones
 
 from django.db import transaction
+from django.utils import timezone
 
 from ingest.models import Location, Value
 from ingest.vocabulary import Dimension
@@ -115,8 +116,11 @@ def _name_locations(names: list[Named], done: Import) -> None:
             continue
         name, zone = named.name or location.name, named.timezone or location.timezone
         _count(done, (location.name, location.timezone) != (name, zone))
+        if location.name != name:
+            location.name_at = timezone.now()
         location.name, location.timezone = name, zone
-    Location.objects.bulk_update(found.values(), ["name", "timezone"], batch_size=500)
+    columns = ["name", "name_at", "timezone"]
+    Location.objects.bulk_update(found.values(), columns, batch_size=500)
 
 
 def _name_campaigns(names: list[Named], done: Import) -> None:

@@ -25,7 +25,7 @@ from dashboard.pages import PAGES
 from dashboard.pages.page import Page
 from dashboard.reasons import get_reason
 from dashboard.self_test import send_test_event
-from ingest.models import Event, HourlyCount, Value
+from ingest.models import Event, HourlyCount, Location, Value
 from ingest.vocabulary import FLEET_LOCATION, Dimension
 
 LONGEST = 5.0  # seconds that a page's reads may take
@@ -83,6 +83,7 @@ def location(request: HttpRequest, ref: str) -> HttpResponse:
         "suspensions": Suspension.objects.at(timezone.now()).filter(location=found),
         "client_links": found.client_links.at(timezone.now()).select_related("by").order_by("pk"),
         "base": _base(request),
+        "is_gone": Location.objects.gone().filter(pk=found.pk).exists(),
     }
     return show(request, PAGES["location"], rights, context, ref)
 

@@ -13,6 +13,7 @@ from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -22,6 +23,7 @@ from ingest.classify import FIXERS, SCOPES, RuleError
 from ingest.management.commands.create_source import webhook_url
 from ingest.models import (
     ClassificationRule,
+    Company,
     KeptWebhook,
     Location,
     QuarantinedWebhook,
@@ -91,6 +93,14 @@ class LocationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         address = reverse("admin:ingest_delivery_changelist", query={"location": location.ref})
         return format_html('<a href="{}">deliveries</a>', address)
 
+    def save_model(
+        self, request: HttpRequest, obj: Location, form: "forms.ModelForm[Location]", change: bool
+    ) -> None:
+        """Note when it was named, for what HighLevel said of it before and comes late."""
+        if "name" in form.changed_data:
+            obj.name_at = timezone.now()
+        super().save_model(request, obj, form, change)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Never: the first event makes it."""
         return False
@@ -98,6 +108,16 @@ class LocationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Never: its deliveries refer to it."""
         return False
+
+
+@admin.register(Company)
+class CompanyAdmin(ReadOnlyAdmin):
+    """Agencies, as INSTALL tells of them."""
+
+    list_display = ("__str__", "domain", "state", "state_at")
+    list_filter = ("state",)
+    search_fields = ("ref", "name", "domain")
+    ordering = ("name", "ref")
 
 
 @admin.register(Source)

@@ -1,12 +1,12 @@
 """Ids of what events name: locations, values, reasons. Made before the batch that needs them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ingest.counted_values import CAPPED, decisions
 from ingest.fold import Standing, Why
-from ingest.models import Location, Reason, Value
+from ingest.models import Company, Location, Reason, Value
 from ingest.normalize import AppEvent, NormalizedEvent
 from ingest.statements import Sql
 from ingest.vocabulary import OTHER_KEY, Dimension
@@ -158,8 +158,16 @@ class Ids:
         companies.pop("", None)
         missing = sorted(ref for ref in companies if ref not in self._locations)
         if missing:
+            names = _company_names({companies[ref] for ref in missing})
             Location.objects.bulk_create(
-                [Location(ref=ref, company_ref=companies[ref]) for ref in missing],
+                [
+                    Location(
+                        ref=ref,
+                        company_ref=companies[ref],
+                        company_name=names.get(companies[ref], ""),
+                    )
+                    for ref in missing
+                ],
                 ignore_conflicts=True,
             )
             for location in Location.objects.filter(ref__in=missing):
@@ -167,7 +175,9 @@ class Ids:
                 self._companies[location.ref] = location.company_ref
         for ref, company in companies.items():
             if company and not self._companies[ref]:
-                Location.objects.filter(ref=ref, company_ref="").update(company_ref=company)
+                Location.objects.filter(ref=ref, company_ref="").update(
+                    company_ref=company, company_name=_company_names({company}).get(company, "")
+                )
                 self._companies[ref] = company
 
     def learn(self, wanted: Iterable[tuple[int, str]]) -> None:
@@ -219,6 +229,12 @@ def values_in(standing: Standing) -> Iterable[tuple[Dimension, str]]:
     yield from ways.deferred
     for tag in standing.tags:
         yield Dimension.TAG, tag
+
+
+def _company_names(refs: Collection[str]) -> dict[str, str]:
+    """The names of those companies of which INSTALL has told."""
+    found = Company.objects.filter(ref__in=[ref for ref in refs if ref])
+    return dict(found.values_list("ref", "name"))
 
 
 # What every database has: the values of what has none, and of what is not counted apart.

@@ -6,9 +6,11 @@ triggers would cost a look-up a row (``bench/``).
 """
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
 
 from django.db import models
+from django.db.models import functions
 
 from ingest.folded import Folded
 from ingest.vocabulary import (
@@ -18,6 +20,8 @@ from ingest.vocabulary import (
     EventKind,
     Outcome,
 )
+
+_EVER = models.Value(datetime(1970, 1, 1, tzinfo=UTC), models.DateTimeField())
 
 
 def choices(words: type) -> list[tuple[int, str]]:
@@ -30,12 +34,69 @@ def new_source_key() -> str:
     return secrets.token_urlsafe(24)
 
 
+class InstallState(models.TextChoices):
+    """Whether the app is installed, by HighLevel's last word."""
+
+    ACTIVE = "active"
+    GONE = "gone"
+
+
+class CompanyQuerySet(models.QuerySet["Company"]):
+    """Companies, by whether the app is installed."""
+
+    def installed(self) -> Self:
+        """Those that installed the app, or of which a location that we know still has it."""
+        theirs = Location.objects.there().filter(company_ref=models.OuterRef("ref"))
+        return self.filter(models.Q(state=InstallState.ACTIVE) | models.Exists(theirs))
+
+
+class Company(models.Model):
+    """An agency on HighLevel, as its INSTALL tells of it. Locations name it by its ``ref``."""
+
+    ref = models.CharField("HighLevel id", max_length=128, unique=True)
+    name = models.CharField(max_length=200, blank=True)
+    domain = models.CharField(
+        "white-label domain",
+        max_length=253,
+        blank=True,
+        help_text="Where its people use HighLevel; pages there may show ours in a frame.",
+    )
+    name_at = models.DateTimeField("name as of", null=True, blank=True)
+    domain_at = models.DateTimeField("domain as of", null=True, blank=True)
+    # Of installs and uninstalls of the whole company alone, which name no location.
+    state = models.CharField(max_length=8, blank=True, choices=InstallState)
+    state_at = models.DateTimeField(null=True, blank=True)
+
+    objects = CompanyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "companies"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.ref})" if self.name else self.ref
+
+
+class LocationQuerySet(models.QuerySet["Location"]):
+    """Locations, by whether the app is installed there."""
+
+    def gone(self) -> Self:
+        """Those where it was uninstalled: there, or later in their whole company."""
+        return self.filter(models.Q(state=InstallState.GONE) | models.Exists(_companies_gone()))
+
+    def there(self) -> Self:
+        """The others."""
+        return self.exclude(models.Q(state=InstallState.GONE) | models.Exists(_companies_gone()))
+
+
+def _companies_gone() -> models.QuerySet[Company]:
+    """The outer location's company, if it uninstalled after the location installed."""
+    installed_at = functions.Coalesce(models.OuterRef("state_at"), _EVER)
+    gone = Company.objects.filter(ref=models.OuterRef("company_ref"), state=InstallState.GONE)
+    return gone.filter(state_at__gt=installed_at)
+
+
 class Location(models.Model):
     """A client's sub-account on HighLevel. Made when its first event or INSTALL arrives."""
-
-    class State(models.TextChoices):
-        ACTIVE = "active"
-        GONE = "gone"
 
     # Four bytes, as every id that the large tables repeat.
     id = models.AutoField(primary_key=True)
@@ -43,8 +104,11 @@ class Location(models.Model):
     name = models.CharField(max_length=200, blank=True)
     company_ref = models.CharField("company id", max_length=128, blank=True)
     company_name = models.CharField(max_length=200, blank=True)
+    # When HighLevel said so, or somebody here: what was said before does not replace it.
+    name_at = models.DateTimeField(null=True, blank=True, editable=False)
+    company_ref_at = models.DateTimeField(null=True, blank=True, editable=False)
     timezone = models.CharField(max_length=64, blank=True)
-    state = models.CharField(max_length=8, choices=State, default=State.ACTIVE)
+    state = models.CharField(max_length=8, choices=InstallState, default=InstallState.ACTIVE)
     state_at = models.DateTimeField(null=True, blank=True)
     masks_recipients = models.BooleanField(
         "masks recipients",
@@ -52,6 +116,8 @@ class Location(models.Model):
         help_text="Viewers see a•••@example.com; operators see whole addresses.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = LocationQuerySet.as_manager()
 
     def __str__(self) -> str:
         return f"{self.name} ({self.ref})" if self.name else self.ref

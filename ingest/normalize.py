@@ -86,7 +86,8 @@ class NormalizedEvent(msgspec.Struct, frozen=True, kw_only=True):
 class AppEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A webhook of another type: INSTALL, UNINSTALL, LocationCreate, LocationUpdate, others.
 
-    The four named ones change the location; any other changes nothing (``location_ref`` "").
+    The four named ones change the location, or the company where they name none; any other changes
+    nothing (both ids "").
     """
 
     type: str
@@ -95,6 +96,7 @@ class AppEvent(msgspec.Struct, frozen=True, kw_only=True):
     location_name: str = ""
     company_ref: str = ""
     company_name: str = ""
+    domain: str | None = None  # the company's own for the app; "" if it has none, None if not said
     state: str = ""  # "active", "gone" or "" for no change
     occurred_at: int = 0
 
@@ -859,22 +861,37 @@ def _words(parts: _Parts, reject: dict[str, Any]) -> tuple[str, str]:
 
 
 def _app_event(payload: dict[str, Any], webhook_type: str, received_at: int) -> AppEvent:
-    word, location = webhook_type.lower(), ""
-    if word in _APP_TYPES:
-        ids = ("id", "locationId") if word.startswith("location") else ("locationId",)
-        location = next(filter(None, (_name(payload.get(key), _REF) for key in ids)), "")
-    time = _time(payload.get("timestamp"))
-    state = {"install": "active", "uninstall": "gone"}.get(word, "") if location else ""
+    word, time = webhook_type.lower(), _time(payload.get("timestamp"))
+    app_id = _name(payload.get("appId"), _REF)
+    occurred_at = time if time is not None and _plausible(time, received_at) else received_at
+    if word not in _APP_TYPES:
+        return AppEvent(type=webhook_type, app_id=app_id, occurred_at=occurred_at)
+    ids = ("id", "locationId") if word.startswith("location") else ("locationId",)
     return AppEvent(
         type=webhook_type,
-        app_id=_name(payload.get("appId"), _REF),
-        location_ref=location,
+        app_id=app_id,
+        location_ref=next(filter(None, (_name(payload.get(key), _REF) for key in ids)), ""),
         location_name=_app_text(payload, "name") if word.startswith("location") else "",
         company_ref=_name(payload.get("companyId"), _REF),
         company_name=_app_text(payload, "companyName"),
-        state=state,
-        occurred_at=time if time is not None and _plausible(time, received_at) else received_at,
+        domain=_domain(payload.get("whitelabelDetails")),
+        state={"install": "active", "uninstall": "gone"}.get(word, ""),
+        occurred_at=occurred_at,
     )
+
+
+# A name of the public DNS: no address, no port, no wildcard.
+_DOMAIN = re.compile(
+    r"(?=.{4,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]"
+)
+
+
+def _domain(details: object) -> str | None:
+    """The host name of a white label; "" for anything that is none, None where nothing is said."""
+    if type(details) is not dict or type(details.get("domain")) is not str:
+        return None
+    host = details["domain"].strip().lower().removeprefix("https://").removesuffix("/")
+    return host if _DOMAIN.fullmatch(host) else ""
 
 
 def _app_text(payload: dict[str, Any], key: str) -> str:

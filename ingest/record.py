@@ -20,11 +20,11 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from ingest import details, fold, metrics, operator_rules, payloads, publish, retention
+from ingest import details, fold, installs, metrics, operator_rules, payloads, publish, retention
 from ingest.counted import Counted, Places, difference, places, unpacked, write_ways
 from ingest.counted_values import decisions
 from ingest.ids import domain_of, ids, values_in
-from ingest.models import Event, KeptWebhook, Location
+from ingest.models import Event, KeptWebhook
 from ingest.normalize import AppEvent, NormalizedEvent, NotUnderstood, decode, normalize
 from ingest.quality import Tally, answers
 from ingest.quarantine import quarantine
@@ -200,12 +200,11 @@ def write_batch(items: Sequence[Item], *, now: int) -> None:
 
 
 def _write_others(items: Sequence[Item]) -> None:
-    """Location changes, and webhooks that are kept because nobody understands them yet."""
+    """Installs and names, and webhooks that are kept because nobody understands them yet."""
+    installs.write([item.result for item in items if isinstance(item.result, AppEvent)])
     for item in items:
         if isinstance(item.result, AppEvent):
             item.status = "ignored"
-            if item.result.location_ref:
-                _update_location(item.result)
         elif isinstance(item.result, NotUnderstood):
             item.status = "kept"
     kept = [item for item in items if isinstance(item.result, NotUnderstood)]
@@ -223,21 +222,6 @@ def _write_others(items: Sequence[Item]) -> None:
             ],
             ignore_conflicts=True,
         )
-
-
-def _update_location(app: AppEvent) -> None:
-    location = Location.objects.select_for_update().get(ref=app.location_ref)
-    for column, text in (
-        ("name", app.location_name),
-        ("company_ref", app.company_ref),
-        ("company_name", app.company_name),
-    ):
-        if text:
-            setattr(location, column, text)
-    changed_at = aware_utc(app.occurred_at)
-    if app.state and (location.state_at is None or location.state_at <= changed_at):
-        location.state, location.state_at = app.state, changed_at
-    location.save()
 
 
 def _write_events(sql: Sql, entries: list[_Entry], *, now: int) -> None:

@@ -39,6 +39,7 @@ MARKS = {
     State.EARLY: "○",
     State.INSIDE: "●",
     State.QUIET: "–",
+    State.GONE: "×",
 }
 
 

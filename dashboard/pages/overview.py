@@ -23,6 +23,7 @@ from dashboard.rates import Counts
 FAILING_ROWS = 6
 STRIP = (
     State.OVER, State.WARNING, State.HEADING, State.INSIDE, State.EARLY, State.SILENT, State.QUIET,
+    State.GONE,
 )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def _fleet(asked: Asked) -> dict[str, Any]:
             "url": asked.link(state=None if state == chosen else state.value, page=None, find=None),
         }
         for state in STRIP
+        if state is not State.GONE or fleet.counts[state] or state == chosen
     ]
     return {"parts": parts, "locations": len(fleet.places)}
 

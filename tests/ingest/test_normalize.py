@@ -452,6 +452,7 @@ APP_EVENTS = {
         location_ref=LOCATION,
         company_ref=COMPANY,
         company_name="North Agency",
+        domain="",
         state="active",
         occurred_at=1_786_957_619_366_000,
     ),
@@ -460,6 +461,7 @@ APP_EVENTS = {
         app_id=APP,
         company_ref=COMPANY,
         company_name="North Agency",
+        state="active",
         occurred_at=1_786_957_619_366_000,
     ),
     "uninstall": AppEvent(
