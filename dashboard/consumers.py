@@ -28,7 +28,9 @@ from dashboard.client_links import confined
 from dashboard.filters import Filter, FilterError, parse
 from dashboard.hub import BEHIND_CODE, GOING_CODE, hub
 from dashboard.models import ApiToken
+from dashboard.mutes import NOBODY, Viewer, viewer_of
 from dashboard.pages import PAGES
+from dashboard.pages.page import Page
 from dashboard.streams import Behind, Closing
 
 BAD_FILTER, NOT_FOUND, RIGHTS_CHANGED, TOO_OLD = 4400, 4404, 4403, 4410
@@ -211,12 +213,19 @@ class LiveSocket(_Socket):
         also = ("view", "after", "link", *page.accepted)
         filter = await self._filter(params, rights, also=also, default_range=page.default_range)
         try:
-            asked = page.ask(filter, rights, page.options(params))
+            asked = page.ask(filter, rights, page.options(params), await self._viewer(page))
         except FilterError as error:
             raise _Refused(BAD_FILTER, str(error)) from error
         after = _cursor([value for name, value in params if name == "after"])
         frames = hub.fragments(page, asked, after)
         return _confined(frames) if by_link else frames
+
+    async def _viewer(self, page: Page) -> Viewer:
+        if not page.personal or isinstance(self._pass, LinkPass):
+            return NOBODY
+        look = database_sync_to_async(viewer_of)
+        found: Viewer = await look(self._pass.user, now=datetime.now(UTC))
+        return found
 
 
 async def _confined(frames: AsyncIterator[str]) -> AsyncIterator[str]:

@@ -9,7 +9,7 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.forms import BaseForm, ModelForm
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard.access import get_location, may_operate, restrict, rights_of
 from dashboard.audit import note
-from dashboard.forms import CampaignForm, LocationForm, NamesForm, NoteForm, SuspensionForm
+from dashboard.forms import MOMENT, CampaignForm, LocationForm, NamesForm, NoteForm, SuspensionForm
 from dashboard.models import Note, Suspension
 from dashboard.naming import NamesError, apply_names, read_names
 from ingest.models import HourlyCount, Location, Value
@@ -84,9 +84,19 @@ def suspend(request: HttpRequest, ref: str) -> HttpResponseBase:
     location = operated(request, ref)
     with timezone.override(_zone(request)):
         form = SuspensionForm(
-            request.POST, instance=Suspension(location=location, by_id=request.user.pk)
+            _suspension(request), instance=Suspension(location=location, by_id=request.user.pk)
         )
         return _save(request, form, "Noted: HighLevel stopped this location's sending.")
+
+
+def _suspension(request: HttpRequest) -> QueryDict:
+    """What the form was sent; ``now=<cause> <level>``, as a card's buttons send it: since now."""
+    cause, _, level = request.POST.get("now", "").partition(" ")
+    if not level:
+        return request.POST
+    given = QueryDict(mutable=True)
+    given.update({"cause": cause, "level": level, "since": f"{timezone.localtime():{MOMENT}}"})
+    return given
 
 
 @require_POST

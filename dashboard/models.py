@@ -415,3 +415,22 @@ class MailedAgain(models.Model):  # noqa: DJ008 - a mark on a delivery
             models.Index(fields=["location", "sent_at"], name="mailed_again_location"),
             models.Index(fields=["sent_at"], name="mailed_again_sent"),
         ]
+
+
+class Mute(models.Model):
+    """A card of what needs somebody that a user wants to hear no more of for a while.
+
+    ``rank`` and ``weight`` are how bad it was then: once it is worse, it is shown again.
+    """
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="mutes")
+    card = models.CharField(max_length=200)
+    rank = models.PositiveSmallIntegerField()
+    weight = models.FloatField()
+    until = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "card"], name="mute_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.user} · {self.card} · {self.until:%Y-%m-%d %H:%M}"

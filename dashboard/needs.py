@@ -34,6 +34,9 @@ class Rank(IntEnum):
     FAR = 6
 
 
+_OF_PLACES = frozenset({Rank.OVER, Rank.MAY_BE_OVER, Rank.WARNING, Rank.FAR})
+
+
 @dataclass(frozen=True)
 class Card:
     """One cause in plain words. Texts are raw: the template escapes them."""
@@ -54,6 +57,12 @@ class Card:
     def with_(self, **changes: Any) -> Self:
         """The card with some of its texts changed."""
         return replace(self, **changes)
+
+    @property
+    def name(self) -> str:
+        """The same for the same cause, however pressing it is."""
+        kind = "place" if self.rank in _OF_PLACES else self.rank.name.lower()
+        return f"{kind}:{self.key}"[:200]
 
     @property
     def level(self) -> str:

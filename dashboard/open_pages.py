@@ -21,6 +21,7 @@ from dashboard import live, queries
 from dashboard.access import Rights
 from dashboard.bounded import bounded_reads
 from dashboard.feed import Line, Waiting
+from dashboard.mutes import Viewer
 from dashboard.pages.page import Asked, Page, State
 from dashboard.queries import EventRow
 from dashboard.streams import Stream, in_thread
@@ -87,7 +88,7 @@ class OpenPages:
     """All open pages of this process."""
 
     def __init__(self) -> None:
-        self._pages: dict[tuple[str, str, str, Rights], Open] = {}
+        self._pages: dict[tuple[str, str, str, Rights, Viewer], Open] = {}
         self._stretches: OrderedDict[int, tuple[float, list[Line]]] = OrderedDict()
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="hub-write")
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="hub-render")

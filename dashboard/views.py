@@ -20,6 +20,7 @@ from dashboard.bounded import TookTooLong, bounded_reads
 from dashboard.filter_bar import bar_of, in_remembered_zone
 from dashboard.filters import FilterError, parse
 from dashboard.models import Suspension
+from dashboard.mutes import NOBODY, viewer_of
 from dashboard.names import campaign_name
 from dashboard.pages import PAGES
 from dashboard.pages.page import Page
@@ -179,7 +180,8 @@ def show(
     filter = in_remembered_zone(filter, request)
     if page.subject:
         filter = filter.without(page.subject).with_(page.subject, subject)
-    asked = page.ask(filter, rights, page.options(params))
+    viewer = viewer_of(request.user, now=filter.now) if page.personal else NOBODY
+    asked = page.ask(filter, rights, page.options(params), viewer)
     if request.htmx:  # type: ignore[attr-defined]
         return _private(HttpResponse(live.everything(page, asked, state={})))
     query = asked.link(filter).removeprefix("?")

@@ -1,7 +1,7 @@
 """The region "Needs you": at most three cards, each a cause, since when, and whose it is to fix."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
@@ -11,13 +11,14 @@ from dashboard.failing import failures
 from dashboard.filters import Filter
 from dashboard.fleet import Fleet, Place, State, fleet_of
 from dashboard.judging import DANGERS
-from dashboard.names import page_url
+from dashboard.names import page_url, path_of
 from dashboard.needs import AT_MOST, Card, Failure, Incident, Rank
 from dashboard.pages.page import Asked, Region
 from ingest.models import RecentSignatures
 
 FAILURES = 12  # reasons among which incidents are looked for
 LOOKED_AT = 50  # locations whose reasons are looked at, to see if they are a provider's
+MUTE_FOR = {"4": "4 hours", "24": "a day", "168": "a week"}
 PERIODS = {"24h": timedelta(hours=24), "7d": timedelta(days=7)}
 PERIOD_WORDS = {"24h": "24 hours", "7d": "7 days"}
 
@@ -43,7 +44,7 @@ def failures_of(asked: Asked, filter: Filter) -> list[Failure]:
 
 
 def cards_of(asked: Asked) -> list[Card]:
-    """Everything that needs somebody, the most pressing first; the first ones in full."""
+    """Everything that needs somebody, the most pressing first, muted or not."""
     return asked.once("cards", lambda: _cards(asked))
 
 
@@ -58,9 +59,15 @@ def _cards(asked: Asked) -> list[Card]:
     if asked.rights.everything:
         verdicts = RecentSignatures.objects.values_list("verdicts", flat=True).first()
         found += needs.signature_card(verdicts or "")
-    ordered = needs.ranked(found)
-    shown = [_in_full(card, asked) for card in ordered[:AT_MOST]]
-    return shown + ordered[AT_MOST:]
+    return needs.ranked(found)
+
+
+def _unmuted(asked: Asked) -> list[Card]:
+    return [card for card in cards_of(asked) if not asked.viewer.hides(card, asked.now)]
+
+
+def _muted(asked: Asked) -> list[Card]:
+    return [card for card in cards_of(asked) if asked.viewer.hides(card, asked.now)]
 
 
 def _blameless(places: list[Place], incidents: list[Incident], asked: Asked) -> dict[int, str]:
@@ -129,10 +136,31 @@ def _more_url(card: Card, asked: Asked) -> str:
     return ""
 
 
+class Shown(NamedTuple):
+    """A card, and what its reader can do about it."""
+
+    card: Card
+    suspend_url: str = ""  # where it is noted that HighLevel stopped the location, if one may
+    cause: str = ""  # why HighLevel stops such a location, as a suspension names it
+
+
+_CAUSES = {"hard": "bounces", "blocks": "blocks"}
+
+
+def _shown(card: Card, asked: Asked) -> Shown:
+    place = card.place
+    if place is None or place.standing.is_suspended or not asked.viewer.operates.sees(place.pk):
+        return Shown(_in_full(card, asked))
+    cause = _CAUSES.get(place.way.measure if place.way else "", "other")
+    return Shown(_in_full(card, asked), path_of("suspend", place.ref), cause)
+
+
 def _load(asked: Asked) -> dict[str, Any]:
-    cards = cards_of(asked)
+    cards = _unmuted(asked)
     return {
-        "cards": cards[:AT_MOST],
+        "cards": [_shown(card, asked) for card in cards[:AT_MOST]],
+        "muted": _muted(asked),
+        "mute_for": MUTE_FOR,
         "count": len(cards),
         "more": max(0, len(cards) - AT_MOST),
         "more_url": asked.link(state="needs", page=None, find=None) + "#locations-title",

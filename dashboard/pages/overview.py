@@ -208,4 +208,5 @@ PAGE = Page(
     (PULSE, NEEDS, FLEET, TOTALS, MINUTES_CHART, LOCATIONS, FAILING, SETUP_DONE),
     params=LOCATIONS_PARAMS,
     compares=True,
+    personal=True,
 )

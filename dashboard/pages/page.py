@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from dashboard.access import Rights
 from dashboard.filters import Filter, FilterError
+from dashboard.mutes import NOBODY, Viewer
 
 type Load = Callable[["Asked"], Mapping[str, Any]]
 type Options = Mapping[str, str]
@@ -37,7 +38,7 @@ class Asked:
 
     ``filter`` is the whole filter, the page's own location or campaign included, whose name
     ``subject`` is; ``options`` are the page's own parameters (``sort``, ``page`` and so on), as
-    they were given.
+    they were given. ``viewer`` is what is its reader's own, on a page that shows such.
     """
 
     filter: Filter
@@ -45,6 +46,7 @@ class Asked:
     now: datetime
     options: Options = field(default_factory=dict)
     subject: str = ""
+    viewer: Viewer = NOBODY
     _answers: dict[str, Any] = field(default_factory=dict)
 
     def once[Answer](self, name: str, ask: Callable[[], Answer]) -> Answer:
@@ -85,9 +87,10 @@ class Asked:
         return timezone.override(self.filter.zone)
 
     @cached_property
-    def key(self) -> tuple[str, str, Rights]:
+    def key(self) -> tuple[str, str, Rights, Viewer]:
         """Equal for readers to whom the same can be sent."""
-        return self.filter.canonical(), urlencode(sorted(self.options.items())), self.rights
+        options = urlencode(sorted(self.options.items()))
+        return self.filter.canonical(), options, self.rights, self.viewer
 
 
 @dataclass(frozen=True)
@@ -186,17 +189,20 @@ class Page:
     subject: str = ""  # the name of the filter whose one value it is about
     compares: bool = False
     by_event: bool = False
+    personal: bool = False
 
     @property
     def accepted(self) -> Mapping[str, tuple[str, ...]]:
         """The parameters beside the filter's that its address may have."""
         return {**COMMON_PARAMS, **self.params}
 
-    def ask(self, filter: Filter, rights: Rights, options: Options) -> Asked:
+    def ask(
+        self, filter: Filter, rights: Rights, options: Options, viewer: Viewer = NOBODY
+    ) -> Asked:
         """To ask this page for its whole filter. Raises ``FilterError`` without its subject."""
         if self.subject and len(filter.values(self.subject)) != 1:
             raise FilterError(f"The page is about one {self.subject}: name one.")
-        return Asked(filter, rights, filter.now, options, self.subject)
+        return Asked(filter, rights, filter.now, options, self.subject, viewer)
 
     def options(self, params: Iterable[tuple[str, str]]) -> Options:
         """Its own parameters among those of a query string. Raises ``FilterError``."""
