@@ -11,6 +11,7 @@ import time
 from django.db import DatabaseError, connection
 
 from dashboard import suppressing
+from dashboard.review import filling
 from ingest import publish
 
 logger = logging.getLogger(__name__)
@@ -55,12 +56,13 @@ class Chores:
             more = suppressing.follow_some()
             if not more:
                 suppressing.look_again()
+            more = filling.fill() or more
         except DatabaseError as error:
-            logger.warning("the suppression list could not follow the events: %s", error)
+            logger.warning("the lists of people could not follow the events: %s", error)
             connection.close()
             return AFTER_FAILURE
         except Exception:  # the thread must go on
-            logger.exception("the suppression list could not follow the events")
+            logger.exception("the lists of people could not follow the events")
             return AFTER_FAILURE
         if more:
             self._bell.set()

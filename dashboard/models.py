@@ -12,6 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import Q
 
+from dashboard.review import models as review  # noqa: F401 - tables of this app too
 from ingest.models import Location
 
 

@@ -9,7 +9,7 @@ the events' own clock count moves with it; hours before the horizon are frozen a
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -314,30 +314,57 @@ def _rename_reasons(found: Iterable[Found]) -> None:
 # --- By hand ------------------------------------------------------------------------------------
 
 
+type Noted = Callable[[dict[int, Category]], None]
+"""Is told the deliveries that were changed, each with what a person had given it before."""
+
+
 def assign_category(delivery_ids: Collection[int], category: Category, *, by: str) -> int:
     """Give bounced deliveries a category that outlives every rule; ``NONE`` takes it back.
 
     Returns how many were changed. Those that have not bounced, and those sent before the horizon,
     are left alone. ``by`` names the person in the log. Raises the database's errors.
     """
+    return assign_categories(dict.fromkeys(delivery_ids, category), by=by)
+
+
+def assign_categories(
+    wanted: Mapping[int, Category],
+    *,
+    by: str,
+    over: Category | None = None,
+    noted: Noted | None = None,
+) -> int:
+    """The same, for each delivery its own; with ``over``, only where a person had given that.
+
+    ``noted`` is called in every transaction, after the change: what it writes is committed with
+    it, and undone where the transaction is tried again.
+    """
     done = 0
-    for some in batched(sorted(delivery_ids), BATCH):
-        done += len(_persistently(partial(_assign, some, category)))
-    logger.info("%s gave %d deliveries the category %s", by, done, category.word)
+    for some in batched(sorted(wanted), BATCH):
+        asked = {pk: wanted[pk] for pk in some}
+        done += len(_persistently(partial(_assign, asked, over, noted)))
+    words = ", ".join(sorted({category.word for category in wanted.values()}))
+    logger.info("%s gave %d deliveries the category %s", by, done, words)
     return done
 
 
-def _assign(deliveries: Collection[int], category: Category) -> list[Found]:
+def _assign(
+    wanted: Mapping[int, Category], over: Category | None, noted: Noted | None
+) -> list[Found]:
     changes = [
         change
-        for change in _lock(deliveries)
+        for change in _lock(wanted.keys())
         if change.before
         and change.before.outcome == Outcome.BOUNCED
-        and change.facts.assigned != category
+        and change.facts.assigned != wanted[change.id or 0]
+        and over in (None, change.facts.assigned)
     ]
+    before = {change.id or 0: Category(change.facts.assigned) for change in changes}
     for change in changes:
-        change.facts.assigned = int(category)
+        change.facts.assigned = int(wanted[change.id or 0])
     record.write_changes(statements(), changes)
+    if noted:
+        noted(before)
     return [_found(change) for change in changes]
 
 
