@@ -52,7 +52,7 @@ def mailed_after_death(filter: Filter, rights: Rights, *, limit: int = 50) -> li
     """By location, campaign and step, the most mails first. Raises ``FilterError``."""
     counted = deliveries_after_death(filter, rights).order_by()
     grouped = counted.values_list("location_id", "campaign_id", "step_id").annotate(**_COUNTED)
-    most = Count("pk").desc()
+    most = F("mails").desc()
     rows = list(grouped.order_by(most, "location_id", "campaign_id", "step_id")[:limit])
     places = Location.objects.in_bulk({row[0] for row in rows})
     rates = _rates(filter, places)

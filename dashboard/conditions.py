@@ -230,11 +230,11 @@ def _by_search(values: Sequence[str], prefix: str) -> Q:
             ids = value_ids(Dimension.DOMAIN, [value[1:].lower()])
             condition |= Q(**{f"{prefix}domain_id__in": ids})
         else:
-            condition |= _prefixed(value.lower(), prefix) | Q(**{f"{prefix}message_id": value})
+            condition |= beginning(value.lower(), prefix) | Q(**{f"{prefix}message_id": value})
     return condition
 
 
-def _prefixed(start: str, prefix: str) -> Q:
+def beginning(start: str, prefix: str) -> Q:
     """Recipients that begin so. SQLite's LIKE uses no index; its order is that of code points."""
     recipient = f"{prefix}recipient"
     condition = Q(**{f"{recipient}__startswith": start})

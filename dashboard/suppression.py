@@ -40,6 +40,11 @@ class Finding(NamedTuple):
     by_id: int | None = None
 
 
+def actor_id(by: Actor) -> int | None:
+    """The key of who does something; ``None`` for Sendwatch itself."""
+    return by.pk if by is not None and by.is_authenticated else None
+
+
 def suppress(
     location_id: int,
     recipient: str,
@@ -60,7 +65,7 @@ def suppress(
         timezone.now(),
         delivery_id=delivery_id,
         reason=reason[:300],
-        by_id=by.pk if by is not None and by.is_authenticated else None,
+        by_id=actor_id(by),
     )
     with transaction.atomic():
         entered = enter([finding])
@@ -95,7 +100,7 @@ def _released(by: Actor, reason: str) -> dict[str, object]:
         "released_at": timezone.now(),
         "died_at": None,
         "reason": reason[:300],
-        "by_id": by.pk if by is not None and by.is_authenticated else None,
+        "by_id": actor_id(by),
     }
 
 

@@ -14,6 +14,7 @@ from dashboard import (
     muting,
     saved_views,
     suggest,
+    suppression_views,
     views,
 )
 
@@ -43,6 +44,11 @@ urlpatterns = [
     path("views/", saved_views.save, name="save-view"),
     path("views/<int:pk>/", saved_views.change, name="change-view"),
     path("suggest/", suggest.suggestions, name="suggest"),
+    path("suppressions/", suppression_views.suppressions, name="suppressions"),
+    path("suppressions/add/", suppression_views.add, name="suppress"),
+    path("suppressions/held/", suppression_views.settle, name="settle-held"),
+    path("suppressions/export/", suppression_views.export, name="export-suppressions"),
+    path("suppressions/<int:pk>/release/", suppression_views.take_off, name="release"),
     path("deliveries/", delivery_views.deliveries, name="deliveries"),
     path("deliveries/export/", delivery_views.export, name="export"),
     path("deliveries/<int:pk>/", delivery_views.delivery, name="delivery"),
@@ -54,6 +60,8 @@ urlpatterns = [
     path("api/deliveries/", api.deliveries, name="api-deliveries"),
     path("api/deliveries/export/", delivery_views.api_export, name="api-export"),
     path("api/deliveries/<int:pk>/", api.delivery, name="api-delivery"),
+    path("api/suppressions/", suppression_views.api_suppressions, name="api-suppressions"),
+    path("api/suppressions/mailed-again/", suppression_views.api_mailed_again, name="api-again"),
     path("api/reasons/", api_reasons.reasons, name="api-reasons"),
     path("api/reasons/<int:pk>/", api_reasons.reason, name="api-reason"),
 ]

@@ -194,7 +194,7 @@ def test_what_takes_too_long_is_answered_with_a_sentence(
     web: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounded, "LONGEST", 0.05)
-    monkeypatch.setattr(queries, "_delivery_rows", lambda deliveries: ask_for_ever())
+    monkeypatch.setattr(queries, "_delivery_rows", lambda deliveries, rights: ask_for_ever())
     assert refusal(web, "/api/deliveries/") == (
         503, {"error": "This took too long and was stopped: ask for less time or one location."},
     )  # fmt: skip

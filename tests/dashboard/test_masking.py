@@ -94,8 +94,8 @@ def addresses(mail: Delivery) -> Iterator[str]:
 
 def body(client: Client, path: str, **headers: str) -> str:
     """What is answered, in lower case; files are streamed, to asynchronous readers only."""
-    answer = client.get(path, headers=headers) if "export/?" not in path else None
-    return answer.content.decode().lower() if answer else exported(client, path)
+    answer = client.get(path, headers=headers)
+    return exported(client, path) if answer.streaming else answer.content.decode().lower()
 
 
 @async_to_sync
