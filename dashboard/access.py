@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from dashboard.masking import masked, unnamed, without
-from dashboard.models import ApiToken, ClientLink, Membership
+from dashboard.models import ApiToken, ClientLink, Invitation, Membership
 from ingest.models import Location
 
 _USE_NOTED_EVERY = timedelta(minutes=1)
@@ -141,6 +141,50 @@ def may_operate(user: AbstractBaseUser | AnonymousUser, locations: Collection[in
     if rights_everywhere(user) or not locations:
         return rights_everywhere(user)
     return operated_by(user).filter(pk__in=locations).count() == len(set(locations))
+
+
+# --- Who decides about others --------------------------------------------------------------
+
+
+def may_invite(user: AbstractBaseUser | AnonymousUser, offered: Invitation) -> bool:
+    """Whether a user may offer this: staff anything but staff's own rights, superusers these too.
+
+    Operators may offer to view a location that they operate.
+    """
+    if offered.role == Invitation.Role.STAFF:
+        return bool(getattr(user, "is_superuser", False) and rights_everywhere(user))
+    if rights_everywhere(user):
+        return True
+    return offered.role == Invitation.Role.VIEWER and _operates(user, offered.location_id)
+
+
+def may_remove(user: AbstractBaseUser | AnonymousUser, held: Membership) -> bool:
+    """Whether a user may take a membership away: staff any, operators their locations' viewers."""
+    if rights_everywhere(user):
+        return True
+    return held.role == Membership.Role.VIEWER and _operates(user, held.location_id)
+
+
+def _operates(user: AbstractBaseUser | AnonymousUser, location_id: int | None) -> bool:
+    return location_id is not None and operated_by(user).filter(pk=location_id).exists()
+
+
+def may_manage(user: AbstractBaseUser | AnonymousUser, other: User) -> bool:
+    """Whether a user may let another account in anew, or shut it out.
+
+    Superusers may everybody's but their own; staff those of who is neither.
+    """
+    if user.pk == other.pk or not rights_everywhere(user):
+        return False
+    return bool(getattr(user, "is_superuser", False) or not (other.is_staff or other.is_superuser))
+
+
+def may_make_tokens(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Whether a user may have API tokens: not who was only let in for a while, without a password.
+
+    A token would outlast that.
+    """
+    return user.is_authenticated and user.is_active and user.has_usable_password()
 
 
 # --- By what somebody is let in ------------------------------------------------------------

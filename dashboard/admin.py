@@ -1,11 +1,21 @@
-"""Django's admin for people: who may see which location, and the API tokens that are out."""
+"""Django's admin for people: who may see which location, and the API tokens that are out.
+
+What is changed here goes into the audit log.
+"""
+
+from typing import Any
 
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from django.contrib import admin
+from django.contrib.auth import admin as auth_admin
+from django.contrib.auth.models import Group, User
+from django.db import transaction
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
+from dashboard.access import may_manage
+from dashboard.audited import AuditedAdmin
 from dashboard.models import (
     ApiToken,
     AuditEntry,
@@ -19,11 +29,52 @@ from dashboard.review import delivery_admin  # noqa: F401 - registers what it sh
 from ingest.admin import ReadOnlyAdmin
 
 # Addresses are columns of users here, and a second factor is taken away on the page of people.
-admin.site.unregister([EmailAddress, Authenticator])
+admin.site.unregister([EmailAddress, Authenticator, User, Group])
+
+
+@admin.register(User)
+class UserAdmin(AuditedAdmin, auth_admin.UserAdmin):  # type: ignore[type-arg]
+    """Accounts. Only superusers touch staff, and what makes somebody staff.
+
+    Django's own lets whoever may change users make themselves superusers.
+    """
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """As ``access.may_manage`` says; superusers may change themselves too."""
+        return super().has_change_permission(request, obj) and _may_change(request.user, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """The same, but nobody deletes themselves."""
+        if isinstance(obj, User) and not may_manage(request.user, obj):
+            return False
+        return super().has_delete_permission(request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """What gives rights is read-only but for superusers."""
+        fixed = ("is_staff", "is_superuser", "groups", "user_permissions")
+        shown = super().get_readonly_fields(request, obj)
+        return shown if getattr(request.user, "is_superuser", False) else (*shown, *fixed)
+
+    def user_change_password(
+        self, request: HttpRequest, id: str, form_url: str = ""
+    ) -> HttpResponse:
+        """Another password, in one transaction with its entry in the log."""
+        with transaction.atomic():
+            return super().user_change_password(request, id, form_url)
+
+
+def _may_change(user: Any, obj: Model | None) -> bool:
+    own = isinstance(obj, User) and obj.pk == user.pk and user.is_superuser
+    return own or not isinstance(obj, User) or may_manage(user, obj)
+
+
+@admin.register(Group)
+class GroupAdmin(AuditedAdmin, auth_admin.GroupAdmin):
+    """Groups of permissions."""
 
 
 @admin.register(Membership)
-class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class MembershipAdmin(AuditedAdmin):
     """A user's right to a location or a company. Staff and superusers need none."""
 
     list_display = ("user", "location", "company_ref", "role", "created_at", "expires_at")
@@ -36,7 +87,7 @@ class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ApiTokenAdmin(AuditedAdmin):
     """Tokens: ``manage.py create_api_token`` issues them, deleting one here revokes it."""
 
     list_display = ("user", "name", "scopes", "created_at", "expires_at", "last_used_at")
@@ -66,7 +117,7 @@ class ClientLinkAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Suspension)
-class SuspensionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class SuspensionAdmin(AuditedAdmin):
     """HighLevel's stops, as people put them in."""
 
     list_display = ("location", "cause", "level", "since", "until", "lifted_at", "by")
@@ -78,7 +129,7 @@ class SuspensionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(Note)
-class NoteAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class NoteAdmin(AuditedAdmin):
     """Notes on the charts."""
 
     list_display = ("at", "text", "location", "by")
@@ -89,7 +140,7 @@ class NoteAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(SavedView)
-class SavedViewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class SavedViewAdmin(AuditedAdmin):
     """Pages with their filters, as people have named them."""
 
     list_display = ("name", "owner", "shared", "path", "query", "created_at")

@@ -69,6 +69,65 @@ class Membership(models.Model):
         return f"{self.user} · {self.location or self.company_ref} · {self.role}"
 
 
+class InvitationQuerySet(models.QuerySet["Invitation"]):
+    """Invitations, by the moment."""
+
+    def at(self, moment: datetime) -> Self:
+        """Those that can be accepted at a moment."""
+        return self.filter(accepted_at=None, revoked_at=None, expires_at__gt=moment)
+
+
+class Invitation(models.Model):
+    """A membership that somebody is offered by e-mail, or staff's rights. Good once.
+
+    Only the digest of what the link holds is stored. The membership will end ``access_days`` after
+    it was accepted; never where none are given.
+    """
+
+    class Role(models.TextChoices):
+        VIEWER = "viewer"
+        OPERATOR = "operator"
+        STAFF = "staff"
+
+    email = models.EmailField()
+    role = models.CharField(max_length=8, choices=Role, default=Role.VIEWER)
+    location = models.ForeignKey(
+        Location, models.CASCADE, null=True, blank=True, related_name="invitations"
+    )
+    company_ref = models.CharField("company id", max_length=128, blank=True)
+    access_days = models.PositiveIntegerField(null=True, blank=True)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, related_name="invitations_made"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = InvitationQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(role="staff", location=None, company_ref="")
+                | (~Q(role="staff") & Q(location__isnull=False, company_ref=""))
+                | (~Q(role="staff") & Q(location=None) & ~Q(company_ref="")),
+                name="invitation_of_one",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email} · {self.what}"
+
+    @property
+    def what(self) -> str:
+        """What is offered, in words."""
+        if self.role == self.Role.STAFF:
+            return "staff, who see everything"
+        return f"{self.role} of {self.location or f'company {self.company_ref}'}"
+
+
 class AuditEntry(models.Model):
     """Who changed what, and when. Written by ``dashboard.audit``; nobody edits it.
 

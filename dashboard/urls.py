@@ -17,6 +17,8 @@ from dashboard import (
     suppression_views,
     views,
 )
+from dashboard.people import invitations, tokens
+from dashboard.people import views as people
 
 app_name = "dashboard"
 
@@ -35,6 +37,13 @@ urlpatterns = [
     path("reasons/<int:pk>/", views.reason, name="reason"),
     path("status/", views.status, name="status"),
     path("status/test-event/", views.test_event, name="test-event"),
+    path("people/", people.people, name="people"),
+    path("people/<int:pk>/", people.manage, name="manage-person"),
+    path("people/memberships/<int:pk>/", people.remove, name="remove-membership"),
+    path("people/invitations/<int:pk>/", people.revoke, name="revoke-invitation"),
+    path("invitations/<str:token>/", invitations.invitation, name="invitation"),
+    path("account/tokens/", tokens.tokens, name="tokens"),
+    path("account/tokens/<int:pk>/", tokens.revoke, name="revoke-token"),
     path("names/", editing.names, name="names"),
     path("notes/", editing.add_note, name="add-note"),
     path("notes/<int:pk>/", editing.delete_note, name="delete-note"),
