@@ -113,7 +113,7 @@ def engine() -> str:
 
 
 # On PostgreSQL the one that serves there; what stops and is killed is tested with both on both.
-SERVERS = ["daphne", "uvicorn"] if django_settings.EMBEDDED else ["uvicorn"]
+SERVERS = ["uvicorn"] if "DATABASE_URL" in os.environ else ["daphne", "uvicorn"]
 
 
 @pytest.fixture(scope="module", params=SERVERS)
