@@ -25,7 +25,7 @@ from dashboard.models import (
     SavedView,
     Suspension,
 )
-from dashboard.review import delivery_admin  # noqa: F401 - registers what it shows
+from dashboard.review import bulk_admin, case_admin, delivery_admin  # noqa: F401 - each registers
 from ingest.admin import ReadOnlyAdmin
 
 # Addresses are columns of users here, and a second factor is taken away on the page of people.

@@ -18,13 +18,13 @@ from dashboard.filter_bar import in_remembered_zone
 from dashboard.filters import Filter, FilterError, parse
 from dashboard.models import ApiToken
 from dashboard.pages import PAGES
-from dashboard.pages.deliveries import SEARCHED, delivery_url, in_words, mark
+from dashboard.pages.deliveries import SEARCHED, delivery_url, mark
 from dashboard.pages.delivery import TIMES, Shown, delivery_context
 from dashboard.pages.page import COMMON_PARAMS
 from dashboard.queries import get_delivery
+from dashboard.review.acting import Refused, give_category
 from dashboard.views import explained, show
-from ingest.reclassify import assign_category
-from ingest.vocabulary import Category, Outcome
+from ingest.models import Delivery
 
 
 @require_GET
@@ -74,26 +74,13 @@ def assign(request: HttpRequest, pk: int) -> HttpResponse:
     if not may_operate(request.user, [found.location_id]):
         raise PermissionDenied
     word = request.POST.get("category", "")
-    if word and word not in {category.word for category in Category if category}:
-        messages.error(request, "There is no such category.")
-    elif found.outcome != Outcome.BOUNCED:
-        messages.error(request, "Only bounced mail has a category to change.")
-    else:
-        _assign(request, pk, word)
+    try:
+        said = give_category(Delivery.objects.get(pk=pk), word, request.user)
+        messages.success(request, said)
+    except Refused as no:
+        messages.error(request, str(no))
     query = _read(request.POST.get("query", ""))
     return redirect(delivery_url(pk, query))
-
-
-def _assign(request: HttpRequest, pk: int, word: str) -> None:
-    category = Category.from_word(word) if word else Category.NONE
-    done = assign_category([pk], Category(category), by=request.user.get_username())
-    said = (
-        f"The category is {in_words(word)} now." if word else "The rules' own category holds again."
-    )
-    if done:
-        messages.success(request, f"{said} All numbers have followed.")
-    else:
-        messages.info(request, "Nothing was changed: it is so already, or too old to be changed.")
 
 
 def _read(query: str) -> str:

@@ -51,10 +51,7 @@ class Extent(NamedTuple):
     @property
     def sentence(self) -> str:
         """``re-classes 4,212 deliveries in 37 locations``."""
-        deliveries = f"{self.deliveries:,} deliver{'y' if self.deliveries == 1 else 'ies'}"
-        return (
-            f"re-classes {deliveries} in {self.locations:,} location{'s' * (self.locations != 1)}"
-        )
+        return f"re-classes {BulkChange(deliveries=self.deliveries, locations=self.locations)}"
 
 
 def alike(reason: Reason, rights: Rights) -> QuerySet[Delivery]:

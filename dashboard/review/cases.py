@@ -5,14 +5,14 @@ Each of these locks the case's row, writes its history and the audit log in one 
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import cast
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import transaction
-from django.db.models import QuerySet
 
 from dashboard.access import Rights, restrict
 from dashboard.audit import note
-from dashboard.review.models import LEASE, CaseEntry, ReviewCase
+from dashboard.review.models import LEASE, CaseEntry, CaseQuerySet, ReviewCase
 from ingest.models import Delivery
 
 type Person = AbstractBaseUser | AnonymousUser
@@ -137,16 +137,16 @@ def put_in(delivery: Delivery, by: Person, now: datetime, text: str = "") -> Rev
 # --- Which to look at ---------------------------------------------------------------------------
 
 
-def visible(rights: Rights) -> QuerySet[ReviewCase]:
+def visible(rights: Rights) -> CaseQuerySet:
     """The cases that may be seen. Those of all locations are for who sees everything."""
-    return restrict(ReviewCase.objects.all(), rights)
+    return cast(CaseQuerySet, restrict(ReviewCase.objects.all(), rights))
 
 
 def next_of(
     rights: Rights, by: Person, now: datetime, queue: int | None = None, after: Iterable[int] = ()
 ) -> ReviewCase | None:
     """The next one to look at: of a queue, if one is named, the largest first."""
-    waiting = visible(rights).waiting_for(by.pk or 0, now).exclude(pk__in=after)  # type: ignore[attr-defined]
+    waiting = visible(rights).waiting_for(by.pk or 0, now).exclude(pk__in=after)
     if queue:
         waiting = waiting.filter(queue=queue)
     found: ReviewCase | None = waiting.first()

@@ -3,16 +3,21 @@
 Deliveries and events are written by ``ingest.record`` alone, so they are read-only here.
 """
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.views.decorators.http import require_POST
 
 from dashboard.access import operating_rights, restrict
+from dashboard.review import acting
+from dashboard.review.beside import delivery_context, page_of, timeline
 from dashboard.review.filters import (
     CampaignFilter,
     CategoryFilter,
@@ -21,16 +26,13 @@ from dashboard.review.filters import (
     LocationFilter,
     OutcomeFilter,
     ProviderFilter,
+    ReviewFilter,
     TagFilter,
 )
 from dashboard.review.finding import FOUND, Sought, campaigns_named, find, found_by
-from ingest import details
-from ingest.admin import COUNTED, BoundedPaginator, ReadOnlyAdmin, pretty
-from ingest.models import Delivery, Event, Value, tag_ids
-from ingest.record import payload_of
-from ingest.vocabulary import Dimension, EventKind, Flag
-
-TIMELINE = 200  # events of a delivery
+from ingest.admin import COUNTED, BoundedPaginator, ReadOnlyAdmin
+from ingest.models import Delivery, Value, tag_ids
+from ingest.vocabulary import Dimension, Flag
 
 # From the list's parameters to those of the pages, for the file of the same deliveries.
 _EXPORTED = {
@@ -80,7 +82,8 @@ class DeliveryList(ChangeList):
             return Delivery.objects.none()
         term = self.query.strip().replace("\0", "")
         if term:
-            sought.pks = self._search(term, sought)
+            found_pks = self._search(term, sought)
+            sought.pks = found_pks if sought.pks is None else found_pks & sought.pks
         found = find(sought)
         if found.back_to:
             far = f"{found.back_to:%Y-%m-%d %H:%M} UTC"
@@ -111,6 +114,7 @@ class DeliveryAdmin(OperatorsAdmin):
         ProviderFilter,
         CampaignFilter,
         TagFilter,
+        ReviewFilter,
         ("sent_at", DateFilter),
     )
     search_fields = ("recipient",)
@@ -137,7 +141,8 @@ class DeliveryAdmin(OperatorsAdmin):
     readonly_fields = ("class_", "flag_words", "tag_names")
 
     class Media:
-        css = {"all": ["ingest/admin.css"]}
+        css: ClassVar = {"all": ["ingest/admin.css", "review/review.css"]}
+        js = ("review/review.js",)
 
     @admin.display(description="location")
     def location_name(self, delivery: Delivery) -> str:
@@ -165,6 +170,27 @@ class DeliveryAdmin(OperatorsAdmin):
         """The list that finds its rows itself."""
         return DeliveryList
 
+    def get_urls(self) -> list[URLPattern]:
+        """Django's, and that of what is done with a delivery."""
+        act = self.admin_site.admin_view(require_POST(self.act))
+        return [path("<int:pk>/act/", act, name="ingest_delivery_act"), *super().get_urls()]
+
+    def act(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Do what a button asks for, and go back to where it is."""
+        delivery = self.get_queryset(request).filter(pk=pk).first()
+        if delivery is None:
+            raise Http404("There is no such delivery.")
+        what = request.POST.get("do", "")
+        try:
+            said = acting.act(delivery, what, request.user, timezone.now(), request.POST)
+            self.message_user(request, said, messages.SUCCESS)
+        except acting.Refused as no:
+            self.message_user(request, str(no), messages.ERROR)
+        case = request.POST.get("case", "")
+        if case.isdecimal():
+            return redirect("admin:dashboard_reviewcase_change", case)
+        return redirect(page_of(delivery))
+
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -182,7 +208,9 @@ class DeliveryAdmin(OperatorsAdmin):
         obj: Any = None,
     ) -> HttpResponse:
         """The page of one delivery, with its timeline."""
-        context |= timeline(obj)
+        if obj is not None:
+            may_rule = request.user.has_perm("ingest.add_classificationrule")
+            context |= delivery_context(obj, may_rule=may_rule) | timeline(obj)
         return super().render_change_form(request, context, add, change, form_url, obj)
 
 
@@ -193,33 +221,3 @@ def _export_query(request: HttpRequest) -> str:
     if not any(name in ("from", "to") for name, _ in asked):
         asked.append(("range", "90d"))
     return urlencode([*asked, ("format", "csv")])
-
-
-def timeline(delivery: Delivery | None) -> dict[str, Any]:
-    """A delivery's first ``TIMELINE`` events, for the template of a timeline."""
-    events = (
-        delivery.events.select_related("ip", "pool", "mx") if delivery else Event.objects.none()
-    )
-    events = events.order_by("occurred_at", "id")[: TIMELINE + 1]
-    moments = [_moment(event) for event in events]
-    return {"timeline": moments[:TIMELINE], "timeline_goes_on": len(moments) > TIMELINE}
-
-
-def _moment(event: Event) -> dict[str, Any]:
-    """One row of a timeline. Times are UTC, to the millisecond."""
-    ways = (way.text if way else "" for way in (event.ip, event.pool, event.mx))
-    detail = details.load(event.detail, event.code, event.is_test, *ways)
-    said = (detail.message, detail.description, detail.url, detail.user_agent)
-    return {
-        "at": event.occurred_at.isoformat(" ", "milliseconds")[:-6],
-        "received_at": event.received_at.isoformat(" ", "milliseconds")[:-6],
-        "kind": EventKind(event.kind).word,
-        "detail": detail,
-        "said": [words for words in said if words],
-        "payload": pretty(payload_of(event)),
-    }
-
-
-def page_of(delivery: Delivery) -> str:
-    """The address of a delivery in the admin."""
-    return reverse("admin:ingest_delivery_change", args=[delivery.pk])

@@ -47,7 +47,7 @@ class ToDo(NamedTuple):
 
 def to_do(rights: Rights, by: Person, now: datetime) -> ToDo:
     """What a person may look at now."""
-    waiting = visible(rights).waiting_for(by.pk or 0, now)  # type: ignore[attr-defined]
+    waiting = visible(rights).waiting_for(by.pk or 0, now)
     counted = waiting.order_by("queue").values_list("queue").annotate(n=Count("pk"))
     queues = [(Queue(queue), n) for queue, n in counted]
     settled = visible(rights).filter(settled_at__isnull=False, handled_seconds__isnull=False)

@@ -11,7 +11,8 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from dashboard.access import operating_rights, restrict
-from dashboard.review.finding import Sought
+from dashboard.review.finding import FOUND, Sought
+from dashboard.review.models import ReviewCase
 from ingest.models import CountedValue, Delivery, Location, Value, choices
 from ingest.vocabulary import Category, Dimension, Outcome
 
@@ -150,6 +151,25 @@ class CategoryFilter(DeliveryFilter):
             if self.value() not in {category.word for category in Category if category}:
                 return False
             sought.values[Dimension.CATEGORY] = (int(Category.from_word(str(self.value()))),)
+        return True
+
+
+class ReviewFilter(DeliveryFilter):
+    """By the state of its review cases."""
+
+    title = "review"
+    parameter_name = "review"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        """All states; mail without a case has none."""
+        return [(str(state), str(state.label)) for state in ReviewCase.State]
+
+    def narrow(self, sought: Sought) -> bool:
+        """To the mail of the newest cases in the chosen state."""
+        if self.value():
+            rows = ReviewCase.objects.filter(state=self.value(), delivery_id__isnull=False)
+            pks = restrict(rows, sought.rights).order_by("-pk").values_list("delivery_id")
+            sought.pks = {pk for (pk,) in pks[:FOUND] if pk}
         return True
 
 

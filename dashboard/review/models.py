@@ -164,7 +164,8 @@ class BulkChange(models.Model):
         ordering = ["-created_at", "-id"]
 
     def __str__(self) -> str:
-        return f"{self.deliveries:,} deliveries in {self.locations:,} locations"
+        deliveries = f"{self.deliveries:,} deliver{'y' if self.deliveries == 1 else 'ies'}"
+        return f"{deliveries} in {self.locations:,} location{'s' * (self.locations != 1)}"
 
     @property
     def undo_until(self) -> datetime:

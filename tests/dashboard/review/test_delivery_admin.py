@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from dashboard.models import Membership
-from dashboard.review import delivery_admin, filters, finding
+from dashboard.review import beside, filters, finding
 from ingest import admin
 from ingest.ids import ids
 from ingest.models import Delivery, Event, Location, Value
@@ -244,7 +244,7 @@ def test_hostile_text_stays_text(boss: Client) -> None:
 def test_a_long_timeline_says_that_it_goes_on(
     boss: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_admin, "TIMELINE", 2)
+    monkeypatch.setattr(beside, "TIMELINE", 2)
     for at in range(3):
         send("opened", at)
     page = page_of_delivery(boss)
