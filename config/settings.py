@@ -31,7 +31,16 @@ PUBLIC_URL = read.text("PUBLIC_URL").rstrip("/")
 CSRF_TRUSTED_ORIGINS = read.words(
     "CSRF_TRUSTED_ORIGINS", default=[PUBLIC_URL] if PUBLIC_URL.startswith("http") else []
 )
-FRAME_ANCESTORS = read.words("FRAME_ANCESTORS", default=[])
+# --- Inside HighLevel ---------------------------------------------------------------------
+HIGHLEVEL_SHARED_SECRET = read.text("HIGHLEVEL_SHARED_SECRET")
+HIGHLEVEL_ORIGINS = [
+    "https://app.gohighlevel.com",
+    "https://*.gohighlevel.com",
+    "https://*.leadconnectorhq.com",
+]
+FRAME_ANCESTORS = read.words(
+    "FRAME_ANCESTORS", default=HIGHLEVEL_ORIGINS if HIGHLEVEL_SHARED_SECRET else []
+)
 
 # --- Webhooks -----------------------------------------------------------------------------
 # Empty key settings mean HighLevel's published keys (ingest.verify).
@@ -71,6 +80,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "dashboard.frame.middleware.FrameMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -81,9 +91,6 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
 ]
-if FRAME_ANCESTORS:
-    # X-Frame-Options knows no list; the policy's frame-ancestors rules instead.
-    MIDDLEWARE.remove("django.middleware.clickjacking.XFrameOptionsMiddleware")
 
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
@@ -151,6 +158,7 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # nobody gets mail because somebody typed an address
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_SESSION_REMEMBER = True  # for SESSION_DAYS, counted from logging in
+ACCOUNT_RATE_LIMITS = {"frame": "60/m/ip"}  # beside allauth's own
 MFA_ADAPTER = "dashboard.people.accounts.SecondFactors"
 MFA_TOTP_ISSUER = "Sendwatch"
 MFA_TOTP_TOLERANCE = 1  # of 30 seconds: clocks differ
@@ -210,7 +218,7 @@ SECURE_CSP = {
     "object-src": [CSP.NONE],
     "base-uri": [CSP.NONE],
     "form-action": [CSP.SELF],
-    "frame-ancestors": [CSP.SELF, *FRAME_ANCESTORS] if FRAME_ANCESTORS else [CSP.NONE],
+    "frame-ancestors": [CSP.NONE],  # but for dashboard.frame
 }
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

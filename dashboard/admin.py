@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse
 
 from dashboard.access import may_manage
 from dashboard.audited import AuditedAdmin
+from dashboard.frame.guests import is_guest
 from dashboard.models import (
     ApiToken,
     AuditEntry,
@@ -50,9 +51,13 @@ class UserAdmin(AuditedAdmin, auth_admin.UserAdmin):  # type: ignore[type-arg]
         return super().has_delete_permission(request, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        """What gives rights is read-only but for superusers."""
+        """What gives rights is read-only but for superusers, a guest's name for everybody.
+
+        No form would take such a name, nor anything beside it.
+        """
         fixed = ("is_staff", "is_superuser", "groups", "user_permissions")
-        shown = super().get_readonly_fields(request, obj)
+        guest = ("username",) if isinstance(obj, User) and is_guest(obj) else ()
+        shown = (*super().get_readonly_fields(request, obj), *guest)
         return shown if getattr(request.user, "is_superuser", False) else (*shown, *fixed)
 
     def user_change_password(

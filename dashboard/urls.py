@@ -17,6 +17,7 @@ from dashboard import (
     suppression_views,
     views,
 )
+from dashboard.frame import views as frame_views
 from dashboard.people import invitations, tokens
 from dashboard.people import views as people
 
@@ -31,6 +32,8 @@ urlpatterns = [
     path("locations/<str:ref>/suspensions/<int:pk>/", editing.lift, name="lift"),
     path("locations/<str:ref>/links/", client_links.make, name="make-link"),
     path("locations/<str:ref>/links/<int:pk>/", client_links.revoke, name="revoke-link"),
+    path("frame/", frame_views.frame, name="frame"),
+    path("frame/enter/", frame_views.enter, name="frame-enter"),
     path("c/<str:token>/", client_links.shared, name="shared"),
     path("campaigns/<path:key>/name/", editing.name_campaign, name="name-campaign"),
     path("reasons/", views.reasons, name="reasons"),

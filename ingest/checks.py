@@ -25,7 +25,7 @@ def check_settings(
     """Everything in the environment that would make Sendwatch fail or mislead later."""
     checks = (
         _environment, _secret_key, _webhook_keys, _quarantine, _retention, _public_url,
-        _sqlite_version,
+        _sqlite_version, _frame,
     )  # fmt: skip
     return [message for check in checks for message in check()]
 
@@ -121,6 +121,22 @@ def _public_url() -> Messages:
             f"PUBLIC_URL={settings.PUBLIC_URL!r} is not where a site begins.",
             hint="Give scheme and host, with no path: https://mail.example.com",
             id="sendwatch.E006",
+        )
+
+
+def _frame() -> Messages:
+    for origin in settings.FRAME_ANCESTORS:
+        if not _is_origin(origin.replace("://*.", "://", 1)):
+            yield Error(
+                f"FRAME_ANCESTORS names {origin!r}, which is not where a site begins.",
+                hint="Give scheme and host: https://app.example.com, or https://*.example.com",
+                id="sendwatch.E007",
+            )
+    if settings.HIGHLEVEL_SHARED_SECRET and not settings.PUBLIC_URL.startswith("https://"):
+        yield Warning(
+            "HIGHLEVEL_SHARED_SECRET is set, but PUBLIC_URL is not https.",
+            hint="Browsers keep no cookies in a frame, and nobody gets in, but over HTTPS.",
+            id="sendwatch.W004",
         )
 
 

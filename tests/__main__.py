@@ -21,8 +21,8 @@ REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
 # Settings of the shell that starts the tests must not decide them.
 SETTINGS = (
     "ALLOWED_HOSTS", "BEHIND_PROXY", "CSRF_TRUSTED_ORIGINS", "DATABASE_URL", "DEBUG", "EVENT_",
-    "FRAME_ANCESTORS", "LOG_LEVEL", "PAYLOAD_", "PUBLIC_URL", "REDIS_URL", "SECRET_KEY", "SECURE_",
-    "WEBHOOK_",
+    "FRAME_ANCESTORS", "HIGHLEVEL_", "LOG_LEVEL", "PAYLOAD_", "PUBLIC_URL", "REDIS_URL",
+    "SECRET_KEY", "SECURE_", "WEBHOOK_",
 )  # fmt: skip
 
 # A module's tests stay together: they share a server. In the order collected: the browser's last.

@@ -59,11 +59,12 @@ class Server:
     env: dict[str, str]
     signer: Signer
     port: int
+    certificate: Path | None = None  # PEM, its key included: it is served over HTTPS (uvicorn)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -91,6 +92,7 @@ class Server:
             "--port", str(self.port), "--ws", "websockets-sansio",
             "--ws-per-message-deflate", "false", "--log-level", "warning", "--no-access-log",
             "--timeout-graceful-shutdown", "15",
+            *(["--ssl-certfile", str(self.certificate)] if self.certificate else []),
         ]  # fmt: skip
 
     def stop(self, with_signal: int = signal.SIGTERM) -> int:
@@ -229,7 +231,9 @@ def _clean_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(kind: str, engine: str, folder: Path, **settings: str) -> Iterator[Server]:
+def running(
+    kind: str, engine: str, folder: Path, *, certificate: Path | None = None, **settings: str
+) -> Iterator[Server]:
     """A migrated, running server: kind "daphne" or "uvicorn", engine "sqlite" or "postgresql"."""
     folder.mkdir(parents=True, exist_ok=True)
     signer = Signer()
@@ -237,7 +241,7 @@ def running(kind: str, engine: str, folder: Path, **settings: str) -> Iterator[S
     template = _migrated() if engine == "postgresql" else ""
     with own_database(engine, folder, template) as database:
         env = _clean_environment() | database | own
-        server = Server(kind, env | settings, signer, free_port())
+        server = Server(kind, env | settings, signer, free_port(), certificate)
         if engine == "sqlite":
             shutil.copy(_prepared("migrate") / SQLITE_FILE, folder)
         (folder / "static").symlink_to(_prepared("collectstatic") / "static")

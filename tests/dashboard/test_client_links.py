@@ -171,7 +171,7 @@ def test_no_other_address_takes_its_token(link: ClientLink, client: Client) -> N
         path = re.sub(r"<str:ref>", "loc", str(pattern.pattern))
         path = "/" + re.sub(r"<[^>]+>", "1", path)
         answer = client.get(path, {"link": link.token, "token": link.token}, headers=headers)
-        assert answer.status_code in (302, 401), path
+        assert answer.status_code in (302, 401, 404, 405), path
         if answer.status_code == 302:
             assert answer["Location"].startswith("/login/"), path
 

@@ -320,8 +320,10 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path, engine: str, key: Path) -> Iterator[Server]:
-    accepted = {"WEBHOOK_EXTRA_ED25519_KEYS": str(public_half(key))}
-    with running("uvicorn", engine, tmp_path / "run", **accepted) as server:
+    accepted = str(public_half(key))
+    with running(
+        "uvicorn", engine, tmp_path / "run", WEBHOOK_EXTRA_ED25519_KEYS=accepted
+    ) as server:
         yield server
 
 
