@@ -12,13 +12,14 @@ _count = iter(range(10**9))
 
 
 _MAKE_SESSION = """
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 user = User.objects.create_superuser("anna")
 store = SessionStore()
 store[SESSION_KEY] = str(user.pk)
-store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+(store[BACKEND_SESSION_KEY],) = settings.AUTHENTICATION_BACKENDS
 store[HASH_SESSION_KEY] = user.get_session_auth_hash()
 store.create()
 print(store.session_key)
