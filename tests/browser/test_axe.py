@@ -18,11 +18,12 @@ SUBJECTS = {
     "campaign": "/campaigns/{campaign}/",
     "delivery": "/deliveries/{delivery}/",
     "reason": "/reasons/{reason}/",
+    "client link": "/c/{link}/",
 }
 # What answers with something else than a page, or takes POST alone.
 OTHERS = re.compile(
     "api-|export|suggest|narrow|healthz|readyz|metrics|favicon|logout|login"
-    "|test-event|add-note|save-view|account_(inactive|.*password.*done|set_|change_)|mfa_auth"
+    "|test-event|add-note|save-view|account_(inactive|.*password.*done|set_|change_)|mfa_auth|frame"
 )
 REFUSED = ("/nope/", "/?range=2h")  # pages too, in a sentence
 AXE = Axe()
@@ -60,11 +61,16 @@ def subjects(server: Server) -> dict[str, str]:
         "shell", "-v", "0", "-c",
         "from ingest.models import *; from ingest.vocabulary import Dimension;"
         "campaigns = Value.objects.filter(dimension=Dimension.CAMPAIGN);"
-        "print(Delivery.objects.latest('id').pk, getattr(ReasonHour.objects.first(), 'reason_id',"
+        "from dashboard.models import ClientLink; from datetime import UTC, datetime;"
+        "link = ClientLink.objects.create(name='Dr. Bright', expires_at=datetime.max.replace("
+        "tzinfo=UTC, year=2200), location=Location.objects.get(ref='loc-a'));"
+        "print(link.token, Delivery.objects.latest('id').pk,"
+        " getattr(ReasonHour.objects.first(), 'reason_id',"
         " 0), *campaigns.exclude(text__startswith='(').values_list('text', flat=True))",
     )  # fmt: skip
-    delivery, reason, *campaigns = ids.strip().splitlines()[-1].split()
+    link, delivery, reason, *campaigns = ids.strip().splitlines()[-1].split()
     names = {"delivery": delivery, "reason": reason, "campaign": (campaigns or [""])[0]}
+    names["link"] = link
     return {name: path.format(**names) for name, path in SUBJECTS.items()}
 
 

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -157,6 +158,9 @@ def test_nobody_else_can_show_us_in_a_frame(window: BrowserContext, server: Serv
         page.evaluate(f"window.open({server.url + '/frame/'!r})")
     said = opened.value.get_by_role("status")
     expect(said).to_have_text("This page works inside HighLevel: open it from its menu.")
+    for scheme in ("light", "dark"):
+        opened.value.emulate_media(color_scheme=scheme)
+        assert Axe().run(opened.value).response["violations"] == []
 
 
 def test_wrong_answers_let_nobody_in(window: BrowserContext, server: Server) -> None:

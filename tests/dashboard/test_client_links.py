@@ -109,6 +109,7 @@ def test_it_shows_its_location_and_leads_nowhere_else(link: ClientLink, client: 
     page = answer.content.decode()
     assert "Bright Smile" in page and "campaign-of-loc" in page
     assert "strange-loc" not in page
+    assert RECIPIENT not in page and "•@example.com" in page
     assert "Dr. Bright" not in page, "for whom it is, is the agency's note"
     assert [to for to in Links(page).found if not to.startswith(("?", "#"))] == []
     assert answer["Referrer-Policy"] == "no-referrer"
@@ -154,7 +155,7 @@ def test_no_end_of_a_link_tells_itself_from_another(link: ClientLink, client: Cl
 
 def test_who_is_logged_in_sees_what_the_client_sees(link: ClientLink, admin_client: Client) -> None:
     page = admin_client.get(f"/c/{link.token}/").content.decode()
-    assert "Log out" not in page
+    assert "Log out" not in page and RECIPIENT not in page
     assert "Client links" not in page
 
 

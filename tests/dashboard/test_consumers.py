@@ -338,6 +338,7 @@ def test_a_client_link_opens_the_live_page_of_its_location_only_and_as_long(
     with open_socket(server, query, path="/ws/live/", **own) as socket:
         first = str(socket.recv(timeout=10))
         assert 'id="gauges"' in first and 'href="/' not in first and "loc-a" not in first
+        assert "j•••@example.org" in first and "jane" not in first
         server.shell(
             "from dashboard.models import ClientLink; from django.utils import timezone;"
             "ClientLink.objects.update(revoked_at=timezone.now())"
