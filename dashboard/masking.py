@@ -1,12 +1,12 @@
 """Recipients' addresses, hidden: by themselves, and in what servers said. Pure."""
 
 import re
-from functools import lru_cache
+
+from ingest.addresses import name_in
 
 DOTS = "•••"
 # As it is written in replies, and in links with its sign escaped.
 _ADDRESS = re.compile(r"([^\s<>()\[\]\"',;:=&?/]+)(@|%40)([^\s<>()\[\]\"',;:&?/]+)")
-_SHORT = 3  # local parts of fewer letters are words of every text
 
 
 def masked(address: str) -> str:
@@ -30,12 +30,6 @@ def without(text: str, recipient: str) -> str:
 
 def unnamed(text: str, recipient: str) -> str:
     """A text without the name before a recipient's @; what else looks like an address stays."""
-    local = recipient.rpartition("@")[0] or recipient
-    if len(local) < _SHORT:
+    if not recipient or recipient.startswith("@"):
         return text
-    return _named(local).sub(lambda found: f"{found[0][:1]}{DOTS}", text)
-
-
-@lru_cache(maxsize=1024)
-def _named(local: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W_]){re.escape(local)}(?![^\W_])", re.IGNORECASE)
+    return name_in(recipient).sub(lambda found: f"{found[0][:1]}{DOTS}", text)

@@ -630,6 +630,17 @@ class QuarantinedWebhook(models.Model):
         return f"#{self.pk}"
 
 
+class ErasedMail(models.Model):  # noqa: DJ008 - a trace of nobody
+    """That a mail's recipient was erased: what comes later for it is stored erased.
+
+    ``digest`` is a keyed one of location, message id and recipient (``ingest.erasure``).
+    """
+
+    digest = models.BinaryField(max_length=16, unique=True)
+    pseudonym = models.CharField(max_length=320)
+    erased_at = models.DateTimeField(db_index=True)
+
+
 class ClassificationRule(models.Model):
     """An operator's own rule, tried before the built-in ones, in the order of ``position``."""
 

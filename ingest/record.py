@@ -20,7 +20,17 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from ingest import details, fold, installs, metrics, operator_rules, payloads, publish, retention
+from ingest import (
+    details,
+    erasure,
+    fold,
+    installs,
+    metrics,
+    operator_rules,
+    payloads,
+    publish,
+    retention,
+)
 from ingest.counted import Counted, Places, difference, places, unpacked, write_ways
 from ingest.counted_values import decisions
 from ingest.ids import domain_of, ids, values_in
@@ -233,6 +243,7 @@ def _write_events(sql: Sql, entries: list[_Entry], *, now: int) -> None:
     for row in stored:
         change = changes[row[1], row[2], row[3]]
         change.id, change.facts, change.before = row[0], fold.load_facts(row[4]), Counted(*row[5:])
+    _hide_erased(entries, [key for key, change in changes.items() if change.id is None])
     fresh = _drop_known(entries, event_keys, known)
     if not fresh:
         sql.add_quality(_quality(entries, changes))
@@ -254,6 +265,21 @@ def _write_events(sql: Sql, entries: list[_Entry], *, now: int) -> None:
         sql.add_minutes(_minutes(shown, now=now))
         sql.add_quality(_quality(entries, changes))
         sql.insert_events(rows)
+
+
+def _hide_erased(entries: list[_Entry], unknown: Sequence[DeliveryKey]) -> None:
+    """Make events of erased mail such as are stored. Raises ``Raced`` if there are any.
+
+    Asked of mail that is not there under its own name, after the look for it: who erases holds
+    the same locks, so that it was found by one of the two.
+    """
+    if not unknown or not (found := erasure.erased(unknown)):
+        return
+    for entry in entries:
+        if (key := entry.key) in found:
+            entry.event = erasure.nameless_event(entry.event, key, found[key])
+            entry.item.body = erasure.STUB
+    raise Raced
 
 
 def _write_counts(sql: Sql, counts: _Counts, old: list[tuple[Any, ...]]) -> None:

@@ -20,6 +20,7 @@ from ingest.days import HOURS, Hours, ask, execute, first_day, some
 from ingest.models import (
     AnswerHour,
     Delivery,
+    ErasedMail,
     Event,
     Horizon,
     KeptWebhook,
@@ -315,6 +316,7 @@ class Pruning:
             _Age("hours of quality", QualityHour, "hour < %s", quality),
             _Age("hours of answers", AnswerHour, "hour < %s", quality),
             _Age("kept webhooks", KeptWebhook, "received_at < %s OR replayed_at < %s", kept),
+            _Age("traces of the erased", ErasedMail, "erased_at < %s", kept[:1]),
             _Age("quarantined webhooks", QuarantinedWebhook, "received_at < %s", quarantined),
             _Age("minutes", MinuteCount, "minute <= %s", [oldest_minute(self.now)]),
         ]
