@@ -18,6 +18,7 @@ from dashboard.marking import mark_again
 from dashboard.models import MailedAgain, Suppressed, SuppressionProgress
 from dashboard.spans import moment_of
 from dashboard.suppression import Cause, Finding, State, enter
+from ingest.erasure import is_pseudonym
 from ingest.models import Delivery, Event
 from ingest.retention import read_horizon
 from ingest.vocabulary import BounceClass, EventKind, Flag, Outcome
@@ -84,10 +85,17 @@ def follow_some(limit: int = EVENTS) -> bool:
     with transaction.atomic():
         if not _is_ours(progress.cursor):
             return False
-        entries = enter(findings)
+        entries = enter(_standing(findings))
         mark_again(entries, {event.delivery_id for event in seen if event.delivery_id})
         SuppressionProgress.objects.update_or_create(id=1, defaults={"cursor": seen[-1].id})
     return len(seen) == limit
+
+
+def _standing(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings whose mail still names its recipient: some may have been erased since."""
+    pks = [finding.delivery_id for finding in findings if finding.delivery_id]
+    named = dict(Delivery.objects.filter(pk__in=pks).values_list("pk", "recipient"))
+    return [each for each in findings if named.get(each.delivery_id or 0) == each.recipient]
 
 
 def _is_ours(cursor: int) -> bool:
@@ -111,7 +119,9 @@ def _findings(seen: Sequence[_Seen]) -> Iterator[Finding]:
     incidents, soft = Incidents(), dict[tuple[int, str], _Seen]()
     for event in events:
         mail = mails.get(event.delivery_id or 0)
-        if mail is None or not mail.recipient or mail.outcome == Outcome.TEST:
+        if mail is None or mail.outcome == Outcome.TEST:
+            continue
+        if not mail.recipient or is_pseudonym(mail.recipient):
             continue
         if cause := _SAID.get(EventKind(event.kind)):
             yield _finding(mail, cause, event.occurred_at)

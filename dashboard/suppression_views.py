@@ -8,13 +8,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.utils.cache import patch_cache_control
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from dashboard.access import Rights, may_operate, operated_by, restrict, rights_of
+from dashboard.access import Rights, get_location, may_operate, operated_by, restrict, rights_of
 from dashboard.after_death import mailed_after_death
 from dashboard.api import MAX_ROWS, Json, api_view, number, rights_now
 from dashboard.bounded import bounded_reads
 from dashboard.editing import back_to_page, operated
+from dashboard.erasing import Unfinished, erase_recipient, mails_to
 from dashboard.export import ROWS
 from dashboard.filter_bar import in_remembered_zone
 from dashboard.filters import RANGES, parse
@@ -34,6 +35,7 @@ from dashboard.views import explained
 from ingest.models import Location
 
 RANGE = "30d"  # of the mail after death, unless something else is asked for
+ERASE_SECONDS = 20.0  # that one request may take
 PLACES = 500  # locations, up to which a form lists them
 OPTIONS = ("cause", "state", "before")
 
@@ -82,6 +84,7 @@ def suppressions(request: HttpRequest) -> HttpResponse:
         "states": State.choices,
         "query": query.urlencode(),
         "operates": operates,
+        "may_erase": may_operate(request.user),
         "most_places": PLACES,
         "places": Location.objects.filter(pk__in=operates).order_by("name", "ref")[: PLACES + 1],
     }
@@ -176,6 +179,38 @@ def add(request: HttpRequest) -> HttpResponseBase:
     except FileError as error:
         messages.error(request, f"Nothing was put on the list. {error}")
     return back_to_page(request)
+
+
+@require_http_methods(["GET", "POST"])
+def erasure(request: HttpRequest) -> HttpResponse:
+    """Erase a recipient, for those who see everything: first how much that is, then it is done."""
+    if not may_operate(request.user):
+        raise PermissionDenied
+    address = address_of(request.POST.get("address", ""))
+    context: dict[str, object] = {
+        "view": "suppressions",
+        "address": request.POST.get("address", ""),
+        "location": request.POST.get("location", ""),
+    }
+    if request.method == "POST" and not address:
+        context["problem"] = "This is no address."
+    elif request.method == "POST":
+        ref = request.POST.get("location", "").strip()
+        place = get_location(ref, rights_of(request.user)) if ref else None
+        if "erase" in request.POST:
+            context |= _erased(request, address, place)
+        else:
+            context["found"] = mails_to(address, place)
+    status = 400 if "problem" in context else 200
+    return render(request, "dashboard/erasure.html", context, status=status)
+
+
+def _erased(request: HttpRequest, address: str, place: Location | None) -> dict[str, object]:
+    try:
+        done = erase_recipient(address, place, request.user, seconds=ERASE_SECONDS)
+    except Unfinished:
+        return {"unfinished": True, "found": mails_to(address, place)}
+    return {"done": sorted(done.items()), "address": "", "location": ""}
 
 
 @require_POST

@@ -57,6 +57,7 @@ urlpatterns = [
     path("views/<int:pk>/", saved_views.change, name="change-view"),
     path("suggest/", suggest.suggestions, name="suggest"),
     path("suppressions/", suppression_views.suppressions, name="suppressions"),
+    path("erasure/", suppression_views.erasure, name="erasure"),
     path("suppressions/add/", suppression_views.add, name="suppress"),
     path("suppressions/held/", suppression_views.settle, name="settle-held"),
     path("suppressions/export/", suppression_views.export, name="export-suppressions"),

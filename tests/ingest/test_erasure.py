@@ -162,7 +162,7 @@ def test_webhooks_that_were_set_apart_go(model: Any) -> None:
     bodies = (
         webhook(1),
         b'{"to": "' + JANE.upper().replace("@", "\\u0040").encode() + b'"}',
-        other,
+        other(2),
     )
     for number, body in enumerate(bodies):
         model.objects.create(digest=bytes([number] * 16), body=body, **at)
