@@ -105,6 +105,14 @@ def _location(wanted: str) -> Location | None:
 class AccountForm(UserCreationForm[User]):
     """A user name and a password, for who accepts an invitation."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        labels = {"username": "User name", "password1": "Password", "password2": "The same again"}
+        for name, label in labels.items():
+            self.fields[name].label = label
+        self.fields["username"].help_text = "Letters, digits and @ . + - _"
+        self.fields["password2"].help_text = ""
+
     class Meta:
         model = User
         fields = ("username",)

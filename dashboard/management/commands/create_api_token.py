@@ -6,8 +6,10 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 from django.utils import timezone
 
+from dashboard import audit
 from dashboard.models import ApiToken
 
 
@@ -39,10 +41,13 @@ class Command(BaseCommand):
         days = options["days"]
         if days is not None and not 1 <= days <= 36_500:
             raise CommandError("--days is a number from 1 to 36500.")
-        token = ApiToken.issue(
-            user_id=user.pk,
-            name=options["name"],
-            scopes=options["scope"] or ApiToken.Scope.values,
-            expires_at=None if days is None else timezone.now() + timedelta(days=days),
-        )
+        scopes = options["scope"] or ApiToken.Scope.values
+        with transaction.atomic():
+            audit.note(None, "make token", options["name"], user=options["username"], scopes=scopes)
+            token = ApiToken.issue(
+                user_id=user.pk,
+                name=options["name"],
+                scopes=scopes,
+                expires_at=None if days is None else timezone.now() + timedelta(days=days),
+            )
         self.stdout.write(token)

@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.core import mail
 from django.core.cache import cache
+from django.core.management import CommandError, call_command
 from django.test import Client
 
 from dashboard.models import AuditEntry
@@ -166,6 +167,17 @@ def test_switching_it_off_asks_who_it_is_and_is_noted(
     noted = list(AuditEntry.objects.values_list("actor", "action", "detail__kind"))
     assert ("ann", "add second factor", "totp") in noted
     assert ("ann", "remove second factor", "totp") in noted
+
+
+def test_who_lost_phone_and_codes_is_helped_by_a_command(ann: User) -> None:
+    with pytest.raises(CommandError, match="no second factor"):
+        call_command("remove_second_factor", "ann")
+    Authenticator.objects.create(user=ann, type="totp", data={})
+    call_command("remove_second_factor", "ann")
+    assert not Authenticator.objects.exists()
+    assert AuditEntry.objects.get().subject == "ann"
+    with pytest.raises(CommandError, match="No user"):
+        call_command("remove_second_factor", "nobody")
 
 
 def test_another_password_by_mail(client: Client, ann: User, settings: Any) -> None:

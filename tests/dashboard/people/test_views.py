@@ -60,6 +60,13 @@ def test_each_sees_the_people_of_what_they_operate(people: dict[str, User]) -> N
     assert "other" not in page and "Second factor on" not in page
 
 
+def test_the_menu_leads_who_operates_anything_here(people: dict[str, User]) -> None:
+    for name, leads in (("staff", True), ("olga", True), ("vera", False)):
+        page = client_of(people[name]).get("/").text
+        assert ("/people/" in page) is leads and ('href="/admin/"' in page) is leads
+        assert "/account/tokens/" in page and "/account/second-factor/" in page
+
+
 def test_people_are_sought_by_name_address_and_location(people: dict[str, User]) -> None:
     staff = client_of(people["staff"])
     for query, found in (("vera@ex", {"vera"}), ("mine", {"olga", "vera"}), ("acme", {"cora"})):
