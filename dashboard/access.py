@@ -149,12 +149,15 @@ def may_operate(user: AbstractBaseUser | AnonymousUser, locations: Collection[in
 def may_invite(user: AbstractBaseUser | AnonymousUser, offered: Invitation) -> bool:
     """Whether a user may offer this: staff anything but staff's own rights, superusers these too.
 
-    Operators may offer to view a location that they operate.
+    Operators may offer to view a location that they operate, if they can log in by themselves:
+    what somebody gives who was let in for a while would outlast their own rights.
     """
     if offered.role == Invitation.Role.STAFF:
         return bool(getattr(user, "is_superuser", False) and rights_everywhere(user))
     if rights_everywhere(user):
         return True
+    if not user.is_authenticated or not user.has_usable_password():
+        return False
     return offered.role == Invitation.Role.VIEWER and _operates(user, offered.location_id)
 
 

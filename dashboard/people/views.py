@@ -24,6 +24,7 @@ from dashboard.access import (
     operated_by,
     rights_everywhere,
 )
+from dashboard.frame.guests import is_guest
 from dashboard.models import Invitation, Membership
 from dashboard.people import invitations
 from dashboard.people.accounts import reset_link
@@ -37,13 +38,15 @@ MOST_LOCATIONS = 500  # that are offered while one types
 class Person:
     """A row: somebody, what they hold (each with whether it may be removed), and what may be done.
 
-    ``factor`` is whether they have a second factor; ``None`` for who is not to know.
+    ``factor`` is whether they have a second factor; ``None`` for who is not to know. A ``guest``
+    comes from HighLevel and is to have no password.
     """
 
     user: User
     held: list[tuple[Membership, bool]]
     factor: bool | None
     manageable: bool
+    guest: bool
 
 
 @require_http_methods(["GET", "POST"])
@@ -115,7 +118,8 @@ def _persons(asking: User, page: Page[User]) -> Iterable[Person]:
     having = set(factors.values_list("user_id", flat=True)) if knows else set()
     for user in page:
         held = [(each, may_remove(asking, each)) for each in user.memberships.all()]
-        yield Person(user, held, user.pk in having if knows else None, may_manage(asking, user))
+        factor = user.pk in having if knows else None
+        yield Person(user, held, factor, may_manage(asking, user), is_guest(user))
 
 
 def _open_invitations(asking: User) -> list[Invitation]:
@@ -162,7 +166,7 @@ def manage(request: HttpRequest, pk: int) -> HttpResponseBase:
     if not may_manage(asking, user):
         raise Http404("There is no such account.")
     do = request.POST.get("do", "")
-    if do == "reset":
+    if do == "reset" and not is_guest(user):
         audit.note(asking, "make reset link", user.get_username())
         return _page(request, asking, link=reset_link(request, user), link_for=user.get_username())
     if do not in _DONE:

@@ -116,7 +116,7 @@ def test_a_link_that_is_old_revoked_or_replaced_opens_nothing(boss: User, mine: 
 
 
 def test_what_the_inviter_may_no_longer_offer_is_not_given(boss: User, mine: Location) -> None:
-    olga = User.objects.create_user("olga")
+    olga = User.objects.create_user("olga", password="a long passphrase")
     right = Membership.objects.create(user=olga, location=mine, role="operator")
     path = invite(olga, location=mine)
     assert Client().get(path).status_code == 200

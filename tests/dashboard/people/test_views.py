@@ -23,7 +23,7 @@ def people() -> dict[str, User]:
     made = {
         "boss": User.objects.create_superuser("boss"),
         "staff": User.objects.create_user("staff", is_staff=True),
-        "olga": User.objects.create_user("olga"),
+        "olga": User.objects.create_user("olga", password="a long passphrase"),
         "vera": User.objects.create_user("vera", "vera@example.com"),
         "otto": User.objects.create_user("otto"),
         "cora": User.objects.create_user("cora"),
@@ -113,6 +113,20 @@ def test_each_offers_what_is_theirs(
     if allowed:
         assert Invitation.objects.get().email == "new@example.com"
         assert audited()[0][:2] == (who, "invite")
+
+
+def test_who_comes_from_highlevel_gives_and_gets_nothing_that_lasts(
+    people: dict[str, User],
+) -> None:
+    guest = User.objects.create_user("hl:acme:u1", first_name="Gina")
+    until = timezone.now() + timedelta(hours=12)
+    Membership.objects.create(user=guest, company_ref="acme", role="operator", expires_at=until)
+    offer = {"email": "new@example.com", "role": "viewer", "location": "mine"}
+    client_of(guest).post("/people/", offer)
+    assert not Invitation.objects.exists()
+    boss = client_of(people["boss"])
+    assert boss.post(f"/people/{guest.pk}/", {"do": "reset"}).status_code == 404
+    assert "Gina from HighLevel" in words(boss.get("/people/?q=acme"))
 
 
 def test_what_is_not_theirs_is_refused_as_what_is_not_there(people: dict[str, User]) -> None:
