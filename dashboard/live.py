@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from django.utils.html import format_html
+
 from dashboard.feed import Line, feed_fragment, feed_lines, newest_feed
 from dashboard.pages.page import Asked, Page, State
 
@@ -27,6 +29,17 @@ def feed(asked: Asked, lines: Sequence[Line], left_out: int, *, now: datetime) -
         return feed_fragment(
             "".join(line.html(zone, now, asked.rights) for line in lines), left_out
         )
+
+
+def stale(asked: Asked, since: datetime | None) -> str:
+    """Says since when the numbers of a page have not been renewed, or that they are (``None``)."""
+    words = ""
+    if since is not None:
+        at = since.astimezone(asked.filter.zone)
+        words = (
+            f"Numbers as of {at:%H:%M:%S} {asked.filter.zone.key}: newer ones take long to read."
+        )
+    return format_html('<p id="stale" class="stale" hx-swap-oob="patch">{}</p>', words)
 
 
 def mark(cursor: int, missed: int | None = None) -> str:

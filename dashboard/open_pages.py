@@ -52,6 +52,8 @@ class Open:
     has_news: bool = False
     is_new_to_somebody: bool = False  # who was painted at another moment than the last rendering
     sent_at: float = 0.0
+    read_at: datetime | None = None  # when its numbers were last read, in time
+    is_stale: bool = False
 
     def take(self, lines: Iterable[Line], cursor: int) -> None:
         """Note the events that concern it, up to this cursor."""
@@ -61,6 +63,16 @@ class Open:
                 if self.page.feed:
                     self.waiting.add(line)
         self.stream.cursor = cursor
+
+    def note_reading(self, at: datetime, in_time: bool) -> None:
+        """Note whether its numbers could be read in time; its readers are told when not."""
+        if in_time:
+            self.read_at = at
+        if in_time and self.is_stale:
+            self.changed += live.stale(self.asked, None)
+        if not in_time:
+            self.changed += live.stale(self.asked, self.read_at or self.asked.now)
+        self.is_stale = not in_time
 
     def may_send(self, now: float) -> bool:
         """Whether there is something to send, and it is time for a frame."""
@@ -230,13 +242,16 @@ class OpenPages:
             if page.is_new_to_somebody:
                 page.is_new_to_somebody = False
                 page.state.clear()
+            read_at, in_time = datetime.now(UTC), True
             try:
                 page.changed += await self._render(
                     page, partial(page.page.changes, state=page.state)
                 )
             except Exception as error:
+                in_time = False
                 page.state.clear()  # the next rendering sends everything
                 logger.warning("the page %s could not be rendered: %r", page.page.name, error)
+            page.note_reading(read_at, in_time and time.monotonic() - began <= LONGEST)
             if page.changed:
                 ring()
             # As long again: rendering takes half a core at most.

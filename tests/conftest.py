@@ -13,20 +13,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings as django_settings
 
-from tests.serving import Server, running, templates
+from tests.serving import CHROMIUM_FLAGS, Server, find_chromium, running, templates
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 FILES_VARIABLE = "SENDWATCH_TEST_FILES"
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_reset_sequences", "live_server"}
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -140,12 +131,6 @@ def signing_key(settings: Any) -> Ed25519PrivateKey:
 def sign(signing_key: Ed25519PrivateKey) -> Callable[[bytes], str]:
     """``sign(body)`` is the value of X-GHL-Signature for the raw body."""
     return lambda body: base64.b64encode(signing_key.sign(body)).decode()
-
-
-def find_chromium() -> str | None:
-    """The path of a Chromium: the variable CHROMIUM, or one on the PATH."""
-    names = (os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES)
-    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from ingest.management.commands.send_demo_events import make_key, public_half
 from tests.browser.pages import session_of
-from tests.conftest import CHROMIUM_FLAGS, find_chromium
-from tests.serving import ROOT, Server, running
+from tests.serving import CHROMIUM_FLAGS, ROOT, Server, find_chromium, running
 
 FOLDER, DOCS = ROOT / "var" / "screenshots", ROOT / "docs"
 SHOWN = ("overview-wide-light", "location-wide-dark")

@@ -28,9 +28,24 @@ from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent
 SQLITE_FILE = "sendwatch.sqlite3"
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+)
 WEBHOOK = "/webhooks/lc-email/"
 # Made once: httpx would read the system's certificates again for each request.
 TLS = ssl.create_default_context()
+
+
+def find_chromium() -> str | None:
+    """The path of a Chromium: the variable CHROMIUM, or one on the PATH."""
+    names = (os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES)
+    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 @dataclass

@@ -6,13 +6,15 @@ A region for any page: ``CHANGES``, with the option ``measure`` (``CHANGES_PARAM
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from dashboard.access import Rights
 from dashboard.changed import Changed, changed
-from dashboard.filters import FilterError
+from dashboard.filters import Filter, FilterError
 from dashboard.judging import Cause, Changes, Part
 from dashboard.names import CATEGORY_WORDS, name_of, page_url
 from dashboard.pages.later import Later
 from dashboard.pages.page import Asked
 from dashboard.pages.subject import by_sending, whole_of
+from dashboard.refreshed import Kept
 from dashboard.templatetags.figures import percent
 from ingest.vocabulary import Category
 
@@ -28,6 +30,8 @@ DEFAULT = "hard_bounce_rate"
 AT_ONCE = 5_000  # mails: so few are compared while the page is painted
 NAMED = 3  # parts of a dimension that are named
 BY = ("campaign", "provider", "ip", "pool")
+MANY = 100_000  # mails of many locations, which are only split by these
+BY_OF_MANY = ("location", "provider")
 _CAUSES = {Cause.RATE: "its rate", Cause.MIX: "its share of the mail"}
 _HEADS = {
     "campaign": "Campaigns and workflows",
@@ -83,19 +87,34 @@ def _load(asked: Asked) -> dict[str, Any]:
     context: dict[str, Any] = {"measures": _measures(asked, measure)}
     if not (filter.range or (filter.since and filter.to)):
         return context | {"none": "Without both bounds of time there is no period before."}
-    by = [name for name in ("location", *BY) if name != asked.subject]
+    by = _dimensions(asked)
     try:
-        found = changed(
-            filter,
-            asked.rights,
-            measure=measure,
-            by=by,
-            compare=asked.options.get("compare", "previous"),
-            now=asked.now,
-        )
+        found = _changed(asked, filter, measure, by)
     except FilterError as error:
         return context | {"none": str(error)}
+    context["is_narrowed"] = by == BY_OF_MANY
     return context | _shown(asked, found, MEASURES[measure])
+
+
+def _dimensions(asked: Asked) -> tuple[str, ...]:
+    """What the mail is split by: over much mail of many locations only what is quickly told."""
+    if not asked.subject and whole_of(asked).counts.sent > MANY:
+        return BY_OF_MANY
+    return tuple(name for name in ("location", *BY) if name != asked.subject)
+
+
+_kept = Kept[tuple[str, Rights, str, str, tuple[str, ...]], Changed](
+    lambda found: found.now.sent > MANY
+)
+
+
+def _changed(asked: Asked, filter: Filter, measure: str, by: tuple[str, ...]) -> Changed:
+    """What moved the rate; over much mail as of a minute or two ago."""
+    compare, rights, now = asked.options.get("compare", "previous"), asked.rights, asked.now
+    return _kept.get(
+        (filter.canonical(), rights, measure, compare, by),
+        lambda: changed(filter, rights, measure=measure, by=by, compare=compare, now=now),
+    )
 
 
 def _shown(asked: Asked, found: Changed, name: str) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from dashboard.fleet import State
 from dashboard.judging import gathered
 from dashboard.lists import list_filter
 from dashboard.names import FIXERS, name_of
+from dashboard.pages.changes import CHANGES, CHANGES_PARAMS
 from dashboard.pages.common import MINUTES_CHART, PULSE, pulse_of
+from dashboard.pages.later import WAIT
 from dashboard.pages.locations import LOCATIONS, LOCATIONS_PARAMS, MARKS
 from dashboard.pages.needed import NEEDS, failures_of, fleet_for
 from dashboard.pages.page import Asked, Page, Region
@@ -205,8 +207,8 @@ SETUP_DONE = Region(
 
 PAGE = Page(
     "overview",
-    (PULSE, NEEDS, FLEET, TOTALS, MINUTES_CHART, LOCATIONS, FAILING, SETUP_DONE),
-    params=LOCATIONS_PARAMS,
+    (PULSE, NEEDS, FLEET, TOTALS, MINUTES_CHART, LOCATIONS, FAILING, CHANGES, SETUP_DONE),
+    params={**LOCATIONS_PARAMS, **CHANGES_PARAMS, WAIT: ("changes",)},
     compares=True,
     personal=True,
 )

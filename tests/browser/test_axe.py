@@ -24,6 +24,7 @@ SUBJECTS = {
 OTHERS = re.compile(
     "api-|export|suggest|narrow|healthz|readyz|metrics|favicon|logout|login"
     "|test-event|add-note|save-view|account_(inactive|.*password.*done|set_|change_)|mfa_auth|frame"
+    "|^mute$|^suppress$|settle-held"
 )
 REFUSED = ("/nope/", "/?range=2h")  # pages too, in a sentence
 AXE = Axe()

@@ -1,17 +1,20 @@
 """The open pages of a process: whose turn it is, and what somebody who comes back is sent."""
 
 from collections.abc import Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import AsyncMock
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from dashboard import live, open_pages, queries
 from dashboard.access import Rights
+from dashboard.bounded import TookTooLong
 from dashboard.filters import Filter, parse
 from dashboard.open_pages import FRAME_EVERY, REFRESH, RENDER_GAP, Open, OpenPages, next_due
 from dashboard.pages import PAGES
-from dashboard.pages.page import Asked
+from dashboard.pages.page import Asked, Page
 from dashboard.queries import EventRow
 from dashboard.streams import Stream
 from tests.dashboard import rows
@@ -50,6 +53,37 @@ def test_no_page_waits_for_ever_for_those_with_news() -> None:
 def test_nothing_is_rendered_before_its_time() -> None:
     assert next_due([opened(0)], REFRESH - 0.1) is None
     assert next_due([opened(0, has_news=True)], RENDER_GAP / 2) is None
+
+
+def test_numbers_that_are_not_renewed_say_since_when() -> None:
+    page = opened(0)
+    page.asked = Asked(ask(tz="Asia/Kolkata"), ALL, NOW)
+    page.note_reading(NOW, in_time=True)
+    assert page.changed == ""
+    page.note_reading(NOW + timedelta(seconds=30), in_time=False)
+    since = NOW.astimezone(ZoneInfo("Asia/Kolkata"))
+    assert f">Numbers as of {since:%H:%M:%S} Asia/Kolkata: " in page.changed
+    page.changed = ""
+    page.note_reading(NOW + timedelta(seconds=60), in_time=True)
+    assert page.changed == '<p id="stale" class="stale" hx-swap-oob="patch"></p>'
+
+
+@pytest.mark.django_db
+def test_a_page_that_cannot_be_read_in_time_says_so(
+    pages: OpenPages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> str:
+        raise TookTooLong
+
+    monkeypatch.setattr(Page, "changes", stopped)
+    reader = Reader(pages, 0, 0)
+    reader.next()
+    monkeypatch.setattr(open_pages, "REFRESH", -1.0)
+    monkeypatch.setattr("dashboard.open_pages.asyncio.sleep", AsyncMock())
+    rounds = iter([False, True])
+    run(pages._render_pages(lambda: next(rounds), lambda: None))
+    run(pages.send())
+    assert "Numbers as of" in reader.next()
 
 
 def run[Answer](work: Coroutine[Any, Any, Answer]) -> Answer:

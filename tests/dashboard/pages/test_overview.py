@@ -15,9 +15,10 @@ from django.utils import timezone
 from dashboard.access import Rights
 from dashboard.filters import parse
 from dashboard.models import Membership
-from dashboard.pages import PAGES
+from dashboard.pages import PAGES, changes
 from dashboard.pages.locations import PER_PAGE
 from dashboard.pages.page import Asked
+from dashboard.refreshed import Kept
 from dashboard.spans import hour_of
 from ingest import counting
 from ingest.models import (
@@ -289,3 +290,22 @@ def test_the_fleet_is_compared_with_what_is_asked_for(staff: Client, compare: st
     now, then = (row["hard_bounce_rate"]["value"] for row in (total, total["before"]))
     card = words(part(page(staff, f"/?{query}"), '<dl id="totals"', "</dl>"))
     assert f"{'▲' if now > then else '▼'} {100 * abs(now - then):.1f}" in card
+
+
+def test_what_changed_is_filled_in_later_over_much_mail(
+    staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives.write(lives.lives(200, days=9))
+    query = "from=2026-09-29T00:00Z&to=2026-09-30T00:00Z"
+
+    def shown(more: str = "") -> str:
+        return part(page(staff, f"/?{query}{more}"), 'id="changes"')
+
+    assert "Locations Part Cause" in words(shown())
+    assert "split by location and provider only" not in shown()
+    monkeypatch.setattr(changes, "AT_ONCE", -1)
+    assert "Over so much mail this takes a moment" in words(shown())
+    assert "wait=changes" in shown()
+    monkeypatch.setattr(changes, "MANY", 0)
+    monkeypatch.setattr(changes, "_kept", Kept(lambda found: True))
+    assert "split by location and provider only" in shown("&wait=changes")
