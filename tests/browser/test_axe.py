@@ -20,11 +20,11 @@ SUBJECTS = {
     "reason": "/reasons/{reason}/",
     "client link": "/c/{link}/",
 }
-# What answers with something else than a page, or takes POST alone.
+# What answers with something else than a page, takes POST alone, or is for those with a factor.
 OTHERS = re.compile(
     "api-|export|suggest|narrow|healthz|readyz|metrics|favicon|logout|login"
     "|test-event|add-note|save-view|account_(inactive|.*password.*done|set_|change_)|mfa_auth|frame"
-    "|^mute$|^suppress$|settle-held"
+    "|^mute$|^suppress$|settle-held|reauthenticate|mfa_(deactivate|view|generate)"
 )
 REFUSED = ("/nope/", "/?range=2h")  # pages too, in a sentence
 AXE = Axe()
