@@ -17,9 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, Route, expect
 
 from tests.browser.pages import SECOND, send
-from tests.conftest import CHROMIUM_FLAGS
 from tests.dashboard.frame.payloads import SECRET, context, encrypted
-from tests.serving import TLS, Server, running
+from tests.serving import CHROMIUM_FLAGS, TLS, Server, running
 
 HIGHLEVEL, WHITE_LABEL, EVIL = (
     "https://app.gohighlevel.com",
