@@ -41,6 +41,12 @@ class Again(NamedTuple):
     complaint_points: float | None
     url: str
 
+    @property
+    def costs(self) -> list[str]:
+        """In words, what raises a rate."""
+        named = ((self.hard_points, "hard bounces"), (self.complaint_points, "complaints"))
+        return [f"{points:.2f} points of {what}" for points, what in named if points and points > 0]
+
     def as_json(self) -> dict[str, object]:
         """Ready for JSON."""
         found = self._asdict()

@@ -37,7 +37,9 @@ from ingest.models import Location
 RANGE = "30d"  # of the mail after death, unless something else is asked for
 ERASE_SECONDS = 20.0  # that one request may take
 PLACES = 500  # locations, up to which a form lists them
-OPTIONS = ("cause", "state", "before")
+OPTIONS = ("cause", "state", "before", "again")
+AGAIN = 10  # campaigns and steps of mail after death, unless all are asked for
+MOST_AGAIN = 500
 
 
 def _wanted(request: HttpRequest, rights: Rights, *also: str) -> tuple[Wanted, dict[str, str]]:
@@ -64,7 +66,10 @@ def suppressions(request: HttpRequest) -> HttpResponse:
     if not (filter.range or filter.since or filter.to):
         filter = filter.with_("range", RANGE)
     query = request.GET.copy()
-    query.pop("before", None)
+    for name in ("before", "again"):
+        query.pop(name, None)
+    most = MOST_AGAIN if own.get("again") == "all" else AGAIN
+    again = mailed_after_death(filter.without("q"), rights, limit=most + 1)
     operates = set(operated_by(request.user).values_list("pk", flat=True))
     context = {
         "view": "suppressions",
@@ -74,7 +79,8 @@ def suppressions(request: HttpRequest) -> HttpResponse:
         "page": page,
         "count": counted(wanted, rights),
         "held": held_by_provider(wanted, rights),
-        "again": mailed_after_death(filter.without("q"), rights),
+        "again": again[:most],
+        "again_more": len(again) > most,
         "wanted": wanted,
         "location": ", ".join(filter.values("location")),
         "search": ", ".join(filter.values("q")),
