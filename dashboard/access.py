@@ -146,6 +146,20 @@ def may_operate(user: AbstractBaseUser | AnonymousUser, locations: Collection[in
 # --- Who decides about others --------------------------------------------------------------
 
 
+def memberships_shown(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Membership]:
+    """What others hold that a user may know of.
+
+    Staff all; operators what names their locations, and of companies only those that they operate.
+    """
+    if rights_everywhere(user):
+        return Membership.objects.all()
+    own = Membership.objects.at(timezone.now()).filter(user_id=user.pk or 0, role="operator")
+    companies = own.exclude(company_ref="").values("company_ref")
+    return Membership.objects.filter(
+        Q(location__in=operated_by(user)) | Q(company_ref__in=companies)
+    )
+
+
 def may_invite(user: AbstractBaseUser | AnonymousUser, offered: Invitation) -> bool:
     """Whether a user may offer this: staff anything but staff's own rights, superusers these too.
 

@@ -28,15 +28,13 @@ from dashboard.models import ApiToken, Invitation, Membership
 from dashboard.people.accounts import absolute
 from dashboard.people.forms import AccountForm
 
-_SIGNER = signing.Signer(salt="dashboard.invitation", sep=".")
-
 
 def invite(offered: Invitation, *, now: datetime) -> str:
     """Store an invitation and return its token, the only time that it can be read.
 
     Others that are open for the same address and the same thing are revoked.
     """
-    token = _SIGNER.sign(secrets.token_urlsafe(24))
+    token = _signer().sign(secrets.token_urlsafe(24))
     offered.digest = ApiToken.digest_of(token)
     offered.expires_at = now + timedelta(days=settings.INVITATION_DAYS)
     same = {name: getattr(offered, name) for name in ("email", "location", "company_ref")}
@@ -45,6 +43,10 @@ def invite(offered: Invitation, *, now: datetime) -> str:
         offered.save()
         audit.note(offered.by, "invite", offered, location_id=offered.location_id)
     return token
+
+
+def _signer() -> signing.Signer:
+    return signing.Signer(salt="dashboard.invitation", sep=".")
 
 
 def send(offered: Invitation, link: str) -> bool:
@@ -69,7 +71,7 @@ def link_of(request: HttpRequest, token: str) -> str:
 def find(token: str, *, now: datetime) -> Invitation | None:
     """The invitation that a token opens; ``None`` alike for a wrong, a used and an ended one."""
     try:
-        _SIGNER.unsign(token)
+        _signer().unsign(token)
     except signing.BadSignature:
         return None
     found = Invitation.objects.at(now).select_related("by", "location")

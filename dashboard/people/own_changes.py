@@ -1,6 +1,7 @@
 """What people change about their own way in, for the audit log: passwords and second factors.
 
-And e-mail addresses are kept in lower case, as allauth seeks them.
+And what keeps accounts in order: e-mail addresses are kept in lower case, as allauth seeks them,
+and who logs in sweeps up the sessions that have ended.
 """
 
 from typing import Any
@@ -8,8 +9,11 @@ from typing import Any
 from allauth.account import signals as account
 from allauth.mfa import signals as factors
 from django.contrib.auth.models import User
+from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.models import Session
 from django.db.models.signals import pre_save
 from django.http import HttpRequest
+from django.utils import timezone
 
 from dashboard import audit
 
@@ -17,6 +21,7 @@ from dashboard import audit
 def connect() -> None:
     """Listen. Called once, when the app is ready."""
     pre_save.connect(_lower, sender=User)
+    user_logged_in.connect(_sweep)
     for signal, action in (
         (account.password_changed, "change password"),
         (account.password_set, "change password"),
@@ -30,6 +35,10 @@ def connect() -> None:
 
 def _lower(sender: Any, instance: User, **kwargs: Any) -> None:
     instance.email = instance.email.lower()
+
+
+def _sweep(sender: Any, **kwargs: Any) -> None:
+    Session.objects.filter(expire_date__lt=timezone.now()).delete()
 
 
 def _noting(action: str) -> Any:

@@ -21,6 +21,7 @@ from dashboard.access import (
     may_invite,
     may_manage,
     may_remove,
+    memberships_shown,
     operated_by,
     rights_everywhere,
 )
@@ -92,7 +93,7 @@ def _asking(request: HttpRequest) -> User:
 
 def _users(asking: User, query: str) -> QuerySet[User]:
     """Whom one may see: staff everybody, operators those who hold something of theirs."""
-    held = _held(asking)
+    held = memberships_shown(asking)
     users = User.objects.all()
     if not rights_everywhere(asking):
         users = users.filter(pk__in=held.values("user_id"))
@@ -102,14 +103,6 @@ def _users(asking: User, query: str) -> QuerySet[User]:
         users = users.filter(by_name | Q(pk__in=held.filter(about).values("user_id")))
     shown = held.select_related("location").order_by("company_ref", "location__name")
     return users.prefetch_related(Prefetch("memberships", shown)).order_by("-is_active", "username")
-
-
-def _held(asking: User) -> QuerySet[Membership]:
-    if rights_everywhere(asking):
-        return Membership.objects.all()
-    theirs = operated_by(asking)
-    companies = theirs.exclude(company_ref="").values("company_ref")
-    return Membership.objects.filter(Q(location__in=theirs) | Q(company_ref__in=companies))
 
 
 def _persons(asking: User, page: Page[User]) -> Iterable[Person]:

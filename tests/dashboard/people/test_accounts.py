@@ -2,6 +2,7 @@
 
 import re
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.core import mail
 from django.core.cache import cache
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.utils import timezone
 
 from dashboard.models import AuditEntry
 
@@ -64,6 +66,13 @@ def test_a_session_that_somebody_planted_does_not_become_the_users(
     assert not Session.objects.filter(pk=planted).exists()
     assert client.session.get_expiry_age() == 7 * 86_400
     assert client.cookies["sessionid"]["httponly"]
+
+
+def test_who_logs_in_sweeps_up_sessions_that_have_ended(client: Client, ann: User) -> None:
+    for number, ends in enumerate((timezone.now(), timezone.now() + timedelta(hours=1))):
+        Session.objects.create(pk=f"old{number}", session_data="", expire_date=ends)
+    log_in(client)
+    assert set(Session.objects.values_list("pk", flat=True)) == {"old1", client.session.session_key}
 
 
 @pytest.mark.parametrize("next", ["https://evil.example/", "//evil.example", "javascript:alert(1)"])
