@@ -90,7 +90,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _one(asked: argparse.Namespace, folder: Path) -> int:
     """Fill a database, and ask it if that is wanted."""
-    with _database(asked, folder):
+    with own_database(asked, folder):
         from bench import history, queries
 
         ask = history.Ask(
@@ -168,7 +168,7 @@ def _data_directory() -> Path | None:
 
 
 @contextlib.contextmanager
-def _database(asked: argparse.Namespace, folder: Path) -> Iterator[None]:
+def own_database(asked: argparse.Namespace, folder: Path) -> Iterator[None]:
     """Django on a migrated database that nobody else uses; dropped at the end unless kept."""
     name = f"bench_{asked.part}_{asked.deliveries}_{os.getpid()}"
     if asked.engine == "postgresql":

@@ -1,13 +1,17 @@
 """Erased recipients: nothing names them, every number stays, and what comes later is erased too."""
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
 import pytest
 from django.apps import apps
+from django.db import connection
 
-from ingest import counting, details, record
+from ingest import counting, details, erasure, record
 from ingest.erasure import STUB, Erasure, is_pseudonym, message_id_of, nameless, pseudonym_for
 from ingest.ids import ids
 from ingest.models import Delivery, ErasedMail, Event, KeptWebhook, Location, QuarantinedWebhook
@@ -126,6 +130,53 @@ def test_what_comes_again_is_a_duplicate_and_what_comes_later_is_erased() -> Non
     assert record.payload_of(bounced) == STUB
     assert differences() == []
     assert Delivery.objects.filter(message_id="m1@mg.example.org").get().outcome == 2
+
+
+def beside(work: Callable[[], Any]) -> Any:
+    """Do it in a thread, whose connection is closed."""
+    try:
+        return work()
+    finally:
+        connection.close()
+
+
+def somebody_waits() -> bool:
+    """Whether a connection waits for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(cursor.fetchall()[0][0])
+
+
+@pytest.mark.postgresql_only
+@pytest.mark.django_db(transaction=True)
+def test_what_comes_while_its_mail_is_erased_is_erased(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(*BODIES)
+    held, go, many = threading.Event(), threading.Event(), erasure._many
+
+    def holding(statement: str, rows: Any) -> None:
+        many(statement, rows)
+        if "ingest_delivery" in statement:
+            held.set()
+            go.wait(20)
+
+    monkeypatch.setattr(erasure, "_many", holding)
+    late = [webhook(4, "complained"), webhook(5, "opened")]
+    with ThreadPoolExecutor(2) as pool:
+        erasing = pool.submit(beside, erase)
+        assert held.wait(20)
+        writing = pool.submit(beside, lambda: write(*late))
+        deadline = time.monotonic() + 20
+        while not somebody_waits() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        go.set()
+        assert erasing.result()["deliveries"] == 3
+        assert writing.result() == ["stored"] * 2
+    assert named() == []
+    assert Event.objects.count() == len(BODIES) + 2
+    assert differences() == []
 
 
 def test_a_batch_may_hold_erased_and_other_mail() -> None:
