@@ -78,6 +78,10 @@ class Accounts(DefaultAccountAdapter):
         """The link in the mail."""
         return absolute(self.request, _reset_path(key))
 
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
+        """Whose attempts count together. Not by host, as allauth does: who asks names that."""
+        return str(credentials.get("email") or credentials.get("username", "")).lower()
+
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Send it; a server that refuses must not tell a stranger which addresses are known."""
         try:
