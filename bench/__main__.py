@@ -3,6 +3,7 @@
 python -m bench [ingest|sockets|pixels|verify|normalize|all|exact]
                 [--seconds N] [--rounds N] [--engines sqlite,postgresql]
 python -m bench [history|queries] …: ``bench.large`` says what they take
+python -m bench admin --of DATABASE_URL: the admin's lists on a history that was kept
 """
 
 import argparse
@@ -20,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import exact, ingest, large, normalize, pixels, sockets, verify
+from bench import admin, exact, ingest, large, normalize, pixels, sockets, verify
 from bench.requests import Requests, make_requests
 from tests.__main__ import _probe_postgresql, _probe_redis
 
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     RESULTS.mkdir(exist_ok=True)
     try:
+        if arguments[:1] == ["admin"]:
+            return admin.main(arguments)
         if arguments[:1] in (["history"], ["queries"]):
             return large.main(arguments)
         _measure(_parse(arguments))

@@ -11,7 +11,7 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
-from dashboard.access import operating_rights
+from dashboard.access import Rights, operating_rights
 from dashboard.review import bulk, cases, proposing
 from dashboard.review.beside import categories
 from dashboard.review.cases import Finding, Queue, Taken
@@ -20,6 +20,11 @@ from dashboard.review.models import BulkChange, BulkItem, ReviewCase
 from ingest.admin import BoundedPaginator
 from ingest.models import Reason
 from ingest.vocabulary import Category
+
+
+def _is_seen(reason: Reason, rights: Rights) -> bool:
+    """Whether a refusal came in a location that may be changed."""
+    return rights.everything or bulk.alike(reason, rights).exists()
 
 
 @admin.register(BulkChange)
@@ -94,7 +99,7 @@ class BulkChangeAdmin(OperatorsAdmin):
     def begin(self, request: HttpRequest, pk: int) -> HttpResponse:
         """How far it would reach; and, once confirmed, the change."""
         rights, reason = operating_rights(request.user), Reason.objects.filter(pk=pk).first()
-        if reason is None or not bulk.alike(reason, rights).exists():
+        if reason is None or not _is_seen(reason, rights):
             raise Http404("There is no such refusal.")
         try:
             word = request.POST.get("category", "")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
+from urllib.parse import parse_qs
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
@@ -138,6 +139,7 @@ class CaseAdmin(OperatorsAdmin):
         """The list, opened by how much there is and how long that takes."""
         rights, now = operating_rights(request.user), timezone.now()
         context = {
+            "title": "Review",
             "to_do": figures.to_do(rights, request.user, now),
             "own_error": figures.own_error(rights, now).sentence,
             "chosen_queue": request.GET.get("queue__exact", ""),
@@ -273,12 +275,12 @@ def _answer(case: ReviewCase, what: str, request: HttpRequest) -> str:
 
 
 def _shown(case: ReviewCase, request: HttpRequest) -> dict[str, Any]:
-    rights, queue = operating_rights(request.user), request.GET.get("queue", "")
+    rights, queue = operating_rights(request.user), _queue_of(request)
     may_rule = request.user.has_perm("ingest.add_classificationrule")
     context: dict[str, Any] = {
         "case": case,
         "why": WHY[Queue(case.queue)],
-        "queue": queue if queue.isdecimal() else "",
+        "queue": queue,
         "findings": Finding.choices,
         "suggested": _suggested(case),
         "is_settled": case.state in (State.RESOLVED, State.IGNORED),
@@ -298,6 +300,13 @@ def _shown(case: ReviewCase, request: HttpRequest) -> dict[str, Any]:
     if case.queue == Queue.MAILED_AGAIN and case.delivery:
         context["mails"] = _mails(case.delivery)
     return context
+
+
+def _queue_of(request: HttpRequest) -> str:
+    """The queue that one goes through: named in the address, or by the list one came from."""
+    came_from = parse_qs(request.GET.get("_changelist_filters", "")).get("queue__exact", [""])
+    queue = request.GET.get("queue", "") or came_from[0]
+    return queue if queue.isdecimal() and int(queue) in Queue.values else ""
 
 
 def _suggested(case: ReviewCase) -> str:
@@ -338,7 +347,7 @@ def _neighbours(
 ) -> dict[str, str]:
     """Addresses of the cases before and after it, of those that wait."""
     waiting = cases.visible(rights).waiting_for(request.user.pk or 0, timezone.now())
-    if queue.isdecimal():
+    if queue:
         waiting = waiting.filter(queue=int(queue))
     rows = list(waiting[:NEIGHBOURS])
     at = next((i for i, row in enumerate(rows) if row.pk == case.pk), None)

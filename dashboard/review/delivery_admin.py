@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.views.decorators.http import require_POST
 
 from dashboard.access import operating_rights, restrict
@@ -29,10 +30,12 @@ from dashboard.review.filters import (
     ReviewFilter,
     TagFilter,
 )
-from dashboard.review.finding import FOUND, Sought, campaigns_named, find, found_by
+from dashboard.review.finding import FOUND, Found, Sought, campaigns_named, find, found_by
 from ingest.admin import COUNTED, BoundedPaginator, ReadOnlyAdmin
 from ingest.models import Delivery, Value, tag_ids
 from ingest.vocabulary import Dimension, Flag
+
+AHEAD = 3  # pages that are found beyond the one that is shown
 
 # From the list's parameters to those of the pages, for the file of the same deliveries.
 _EXPORTED = {
@@ -62,6 +65,30 @@ class OperatorsAdmin(ReadOnlyAdmin):
         return restrict(super().get_queryset(request), rights, self.location_field)
 
 
+class FoundPaginator(BoundedPaginator):
+    """Pages of keys that were found in their order, or else of a query."""
+
+    @property
+    def found_pks(self) -> list[int] | None:
+        """The keys, if it is a list of such."""
+        return getattr(self.object_list, "found_pks", None)
+
+    @cached_property
+    def count(self) -> int:
+        """How many there are."""
+        return super().count if self.found_pks is None else len(self.found_pks)
+
+    def page(self, number: Any) -> Any:
+        """One page; of what was found its rows are read, and no others."""
+        page = super().page(number)
+        if self.found_pks is not None:
+            first = (page.number - 1) * self.per_page
+            rows: Any = self.object_list
+            pks = self.found_pks[first : first + self.per_page]
+            page.object_list = rows.filter(pk__in=pks)
+        return page
+
+
 class DeliveryList(ChangeList):
     """The list, looked for by ``finding`` instead of by the filters one by one."""
 
@@ -70,33 +97,35 @@ class DeliveryList(ChangeList):
     ) -> QuerySet[Any]:
         """The newest of what is sought, in their order."""
         super().get_queryset(request, exclude_parameters)  # makes the filters
-        rows = self._find(request)
-        return rows.select_related("location", "campaign").order_by(
-            *self.get_ordering(request, rows)
-        )
+        found = self._find(request)
+        rows = found.rows.select_related("location", "campaign").order_by("-sent_at", "-pk")
+        if found.pks is not None:
+            vars(rows)["found_pks"] = found.pks  # for the paginator: it need not sort them again
+        return rows
 
-    def _find(self, request: HttpRequest) -> QuerySet[Delivery]:
+    def _find(self, request: HttpRequest) -> Found:
         sought = Sought(operating_rights(request.user))
         filters = cast(list[DeliveryFilter | DateFilter], self.filter_specs)
         if not all(spec.narrow(sought) for spec in filters):
-            return Delivery.objects.none()
+            return Found(Delivery.objects.none())
         term = self.query.strip().replace("\0", "")
         if term:
             found_pks = self._search(term, sought)
             sought.pks = found_pks if sought.pks is None else found_pks & sought.pks
-        found = find(sought)
+        # As far as the pages that can be clicked: what nobody turns to need not be found.
+        found = find(sought, min(FOUND, self.list_per_page * (max(1, self.page_num) + AHEAD)))
         if found.back_to:
             far = f"{found.back_to:%Y-%m-%d %H:%M} UTC"
             messages.info(request, f"Looked back to {far}: choose a date to look further.")
-        return found.rows
+        return found
 
     @staticmethod
     def _search(term: str, sought: Sought) -> set[int]:
         pks = found_by(term, sought.rights)
-        if campaigns := campaigns_named(term):
+        if "@" not in term and (campaigns := campaigns_named(term)):
             of_campaigns = Sought(sought.rights, sought.location)
             of_campaigns.values[Dimension.CAMPAIGN] = campaigns
-            pks |= set(find(of_campaigns).rows.values_list("pk", flat=True)[:FOUND])
+            pks |= set(find(of_campaigns).pks or ())
         return pks
 
 
@@ -122,13 +151,13 @@ class DeliveryAdmin(OperatorsAdmin):
         "The beginning of a recipient's address, a whole message id, or a campaign."
         f" Lists end after {COUNTED + 1:,} rows, narrowed ones after {FOUND:,}."
     )
-    sortable_by = ("sent_at",)
+    sortable_by = ()
     ordering = ("-sent_at", "-id")
     list_per_page = 50
     list_max_show_all = 0
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # they count the table once a choice
-    paginator = BoundedPaginator
+    paginator = FoundPaginator
     change_list_template = "admin/ingest/delivery/change_list.html"
     change_form_template = "admin/ingest/delivery/change_form.html"
     fields = (

@@ -6,23 +6,23 @@ until there are enough, the history ends, or it has taken long enough.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from django.db import connection
 from django.db.models import Max, Min, Q, QuerySet
 
 from dashboard.access import Rights, restrict
-from dashboard.bounded import TookTooLong, bounded_reads
-from ingest.fold import SENT
 from ingest.models import Delivery, HourlyCount, LocationHour, Value, counted_sql
 from ingest.retention import horizon
 from ingest.vocabulary import OTHER_KEY, Dimension, Outcome
 
 FOUND = 1_000  # deliveries of a list that is narrowed
-LONGEST = 0.2  # seconds that may pass before the last look begins …
+LONGEST = 0.12  # seconds after which no further look begins
 STOPPED = 2.0  # … and that one look may take
 FIRST, GROWTH = 1, 3  # hours of the first look, and how many times as many each next one takes
 CAMPAIGNS = 50  # whose name a search finds
@@ -70,7 +70,8 @@ class Sought:
     def is_plain(self) -> bool:
         """Whether an index alone has the list in its order."""
         one_place = self.locations is None or len(self.locations) == 1
-        return self.pks is None and self.outcome is None and not self.values and one_place
+        common = self.outcome in (None, Outcome.DELIVERED)  # nearly all mail is delivered
+        return self.pks is None and common and not self.values and one_place
 
     def condition(self) -> Q:
         """All of it, as a condition for deliveries."""
@@ -97,38 +98,65 @@ def _holds(dimension: Dimension, ids: tuple[int, ...]) -> Q:
     return wanted
 
 
+type _Places = dict[tuple[int, int], int]
+"""By (location, hour), how many deliveries there may be at most."""
+
+
 class Found(NamedTuple):
-    """The deliveries of a list; ``back_to`` is how far was looked where that is not all."""
+    """The deliveries of a list, and in their order the keys of those that had to be looked for.
+
+    ``back_to`` is how far was looked, where that was not to the end.
+    """
 
     rows: QuerySet[Delivery]
+    pks: list[int] | None = None
     back_to: datetime | None = None
 
 
-def find(sought: Sought) -> Found:
-    """The newest ``FOUND`` deliveries that are sought, or all in their order if that is cheap."""
+def find(sought: Sought, limit: int = FOUND) -> Found:
+    """The newest ``limit`` deliveries that are sought, or all in their order if that is cheap."""
     if sought.locations is not None and not sought.locations:
         return Found(Delivery.objects.none())
-    if sought.is_plain or sought.pks is not None:
-        return Found(restrict(Delivery.objects.filter(sought.condition()), sought.rights))
-    pks, back_to = _walk(sought)
-    return Found(Delivery.objects.filter(pk__in=pks), back_to)
+    if sought.is_plain:
+        return Found(Delivery.objects.filter(sought.condition()))
+    if sought.pks is None:
+        pks, back_to = _walk(sought, limit)
+    else:
+        rows = Delivery.objects.filter(sought.condition()).order_by("-sent_at", "-pk")
+        pks, back_to = list(rows.values_list("pk", flat=True)), None
+    return Found(Delivery.objects.filter(pk__in=pks), pks, back_to)
 
 
-def _walk(sought: Sought) -> tuple[list[int], datetime | None]:
+def _walk(sought: Sought, limit: int) -> tuple[list[int], datetime | None]:
     """Keys, and how far back the walk came if it did not come to an end."""
     pks: list[int] = []
     began = time.monotonic()
     for since, until in _spans(sought):
-        if pks and time.monotonic() - began > LONGEST:
-            return pks, _EPOCH + until * _HOUR
-        try:
-            with bounded_reads(STOPPED):
-                pks += _newest(sought, _places(sought, since, until), FOUND - len(pks))
-        except TookTooLong:
-            return pks, _EPOCH + until * _HOUR
-        if len(pks) >= FOUND:
-            return pks, None
+        for places in _batches(_places(sought, since, until), limit):
+            if pks and time.monotonic() - began > LONGEST:
+                return pks, _EPOCH + (max(hour for _, hour in places) + 1) * _HOUR
+            pks += _newest(sought, places, limit - len(pks))
+            if len(pks) >= limit:
+                return pks, None
+        if time.monotonic() - began > LONGEST:
+            return pks, _EPOCH + since * _HOUR
     return pks, None
+
+
+def _batches(places: _Places, wanted: int) -> Iterator[list[tuple[int, int]]]:
+    """Places by whole hours, the newest first, as many at once as may hold what is wanted."""
+    batch: list[tuple[int, int]] = []
+    held = 0
+    by_hour = sorted(places.items(), key=lambda place: -place[0][1])
+    for _, hour in groupby(by_hour, key=lambda place: place[0][1]):
+        for place, number in hour:
+            batch.append(place)
+            held += number
+        if held >= wanted or len(batch) >= PAIRS:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def _spans(sought: Sought) -> Iterator[tuple[int, int]]:
@@ -152,18 +180,19 @@ def _spans(sought: Sought) -> Iterator[tuple[int, int]]:
 # --- Which hours of which locations ----------------------------------------------------------
 
 
-type _Places = set[tuple[int, int]]
-"""Of (location, hour)."""
+_ALL = ("sent", "suppressed", "rejected", "orphan", "unknown", "test")
 
 
 def _places(sought: Sought, since: int, until: int) -> _Places:
     """The hours of locations that have mail of every kind that is sought."""
     found: _Places | None = None
     for places in _each(sought, range(since, until)):
-        found = places if found is None else found & places
+        if found is not None:
+            places = {at: min(n, found[at]) for at, n in places.items() if at in found}
+        found = places
         if not found:
             break
-    return found or set()
+    return found or {}
 
 
 def _each(sought: Sought, hours: range) -> Iterator[_Places]:
@@ -182,66 +211,65 @@ def _of_value(sought: Sought, dimension: Dimension, ids: tuple[int, ...], hours:
     rows = HourlyCount.objects.filter(
         dimension=dimension, hour__in=list(hours), value_id__in={*ids, *others}
     )
-    if dimension is Dimension.CATEGORY:
-        rows = rows.filter(bounced__gt=0)
-    return _pairs(_within(rows, sought))
+    return _counted(sought, rows, ("bounced",) if dimension is Dimension.CATEGORY else _ALL)
 
 
 def _of_outcome(sought: Sought, hours: range) -> _Places:
     rows = LocationHour.objects.filter(hour__gte=hours.start, hour__lt=hours.stop)
     if sought.outcome is None:
-        return _pairs(_within(rows, sought))
+        return _counted(sought, rows, _ALL)
     if name := _COUNTED.get(sought.outcome):
-        rows = rows.filter(**{f"{name}__gt": 0})
-    elif sought.outcome in SENT:
-        settled = counted_sql("delivered + bounced")
-        rows = rows.extra(where=[f"{counted_sql('sent')} > {settled}"])  # noqa: S610
-    return _pairs(_within(rows, sought))
+        return _counted(sought, rows.filter(**{f"{name}__gt": 0}), (name,))
+    settled = counted_sql("delivered + bounced")
+    rows = rows.extra(where=[f"{counted_sql('sent')} > {settled}"])  # noqa: S610
+    return _counted(sought, rows, ("sent",))
 
 
-def _within(rows: QuerySet[Any], sought: Sought) -> QuerySet[Any]:
+def _counted(sought: Sought, rows: QuerySet[Any], names: tuple[str, ...]) -> _Places:
     places = sought.locations
-    return rows.exclude(location_id=0) if places is None else rows.filter(location_id__in=places)
-
-
-def _pairs(rows: QuerySet[Any]) -> _Places:
-    return set(rows.order_by().values_list("location_id", "hour"))
+    rows = rows.exclude(location_id=0) if places is None else rows.filter(location_id__in=places)
+    found: dict[tuple[int, int], int] = defaultdict(int)
+    for location, hour, *counts in rows.order_by().values_list("location_id", "hour", *names):
+        if number := sum(counts):
+            found[location, hour] += number
+    return found
 
 
 # --- The deliveries there ----------------------------------------------------------------------
 
 
-def _newest(sought: Sought, places: _Places, limit: int) -> list[int]:
+# PostgreSQL would rather read all of a location than look up hour by hour, if it is free to join;
+# SQLite keeps the order of a cross join.
+_HERE = (
+    "ingest_delivery.location_id = place.id AND ingest_delivery.sent_at >= place.since "
+    "AND ingest_delivery.sent_at < place.until {condition}"
+)
+_ORDER = "ORDER BY ingest_delivery.sent_at DESC, ingest_delivery.id DESC LIMIT {limit}"
+_PLACES = "WITH place(id, since, until) AS (VALUES {rows}) SELECT ingest_delivery.id FROM place"
+_NEWEST = {
+    "postgresql": (
+        f"{_PLACES} CROSS JOIN LATERAL (SELECT ingest_delivery.id, ingest_delivery.sent_at "  # noqa: S608
+        f"FROM ingest_delivery WHERE {_HERE} {_ORDER}) ingest_delivery {_ORDER}"
+    ),
+    "sqlite": f"{_PLACES} CROSS JOIN ingest_delivery WHERE {_HERE} {_ORDER}",
+}
+
+
+def _newest(sought: Sought, places: Sequence[tuple[int, int]], limit: int) -> list[int]:
     """Keys of the newest ones there. The join follows the index of location and time."""
-    pks: list[tuple[datetime, int]] = []
-    ordered = sorted(places, key=lambda place: (-place[1], place[0]))
-    for at in range(0, len(ordered), PAIRS):
-        pks += _fetch(sought, ordered[at : at + PAIRS], limit - len(pks))
-        if len(pks) >= limit:
-            break
-    return [pk for _, pk in sorted(pks, reverse=True)]
-
-
-def _fetch(
-    sought: Sought, places: Sequence[tuple[int, int]], limit: int
-) -> list[tuple[datetime, int]]:
-    query = Delivery.objects.filter(sought.condition()).values_list("sent_at", "pk").query
+    query = Delivery.objects.filter(sought.condition()).query
     condition, parameters = query.where.as_sql(query.get_compiler("default"), connection)
     day = horizon().days_hour
     rows = ",".join(
         f"({int(place)},{_bound(hour)},{_bound(hour + (24 if hour < day else 1))})"
         for place, hour in places
     )
-    statement = (
-        f"WITH place(id, since, until) AS (VALUES {rows}) "  # noqa: S608 - numbers of our own
-        "SELECT ingest_delivery.sent_at, ingest_delivery.id FROM place JOIN ingest_delivery "
-        "ON ingest_delivery.location_id = place.id AND ingest_delivery.sent_at >= place.since "
-        f"AND ingest_delivery.sent_at < place.until {'WHERE ' + condition if condition else ''} "
-        f"ORDER BY ingest_delivery.sent_at DESC, ingest_delivery.id DESC LIMIT {int(limit)}"
+    statement = _NEWEST[connection.vendor].format(
+        rows=rows, condition=f"AND {condition}" if condition else "", limit=int(limit)
     )
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-        return list(cursor.fetchall())
+        return [pk for (pk,) in cursor.fetchall()]
 
 
 def _bound(hour: int) -> str:
@@ -256,21 +284,21 @@ def _bound(hour: int) -> str:
 
 
 def found_by(term: str, rights: Rights) -> set[int]:
-    """Keys of deliveries whose recipient begins with ``term``, or whose message id it is.
+    """Keys of some deliveries whose recipient begins with ``term``, or whose message id it is.
 
-    Each by its own index, before anything else is asked: beside an OR and an order the planners
+    Each by its own index, before anything else is asked: beside an OR or an order the planners
     prefer to walk the whole table.
     """
     recipient = term.lower()
     prefix = Q(recipient__startswith=recipient)
     if connection.vendor == "sqlite":  # its LIKE uses no index
         prefix &= Q(recipient__gte=recipient, recipient__lt=recipient + "\U0010ffff")
-    by_recipient = Delivery.objects.filter(prefix).order_by("recipient")
+    by_recipient = Delivery.objects.filter(prefix)
     by_message = Delivery.objects.filter(message_id=term.removeprefix("<").removesuffix(">"))
     return {
         pk
         for rows in (by_recipient, by_message)
-        for pk in restrict(rows, rights).values_list("pk", flat=True)[:FOUND]
+        for pk in restrict(rows.order_by(), rights).values_list("pk", flat=True)[:FOUND]
     }
 
 

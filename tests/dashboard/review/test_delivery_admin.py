@@ -330,7 +330,7 @@ def test_a_walk_that_takes_long_says_how_far_it_came(
     monkeypatch.setattr(finding, "GROWTH", 1)
     for at in (0, 7_200):
         send(recipient=f"r{at}@example.org", message_id=f"m{at}@example.com", at=at)
-    page = shown(boss, f"{DELIVERIES}?outcome=delivered")
+    page = shown(boss, f"{DELIVERIES}?tag=promo")
     assert "r7200@example.org" in page
     assert "r0@example.org" not in page
     assert "Looked back to 2026-09-21 16:00 UTC" in page
