@@ -5,7 +5,7 @@ to whatever width the page has; so nothing here knows pixels.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 
 HEIGHT = 100
@@ -47,6 +47,7 @@ class MinuteChart:
     complained: str
     ticks: list[Tick]
     summary: str
+    flags: list["Flag"] = field(default_factory=list)
 
     @property
     def volume_scale(self) -> tuple[int, int, int]:
@@ -119,11 +120,16 @@ def _summary(minutes: Sequence[Minute]) -> str:
     return f"In the last {len(minutes)} minutes: {parts}."
 
 
-def minute_chart(minutes: Sequence[Minute]) -> MinuteChart:
+def minute_chart(
+    minutes: Sequence[Minute], marks: Sequence[tuple[datetime, str]] = ()
+) -> MinuteChart:
     """The chart of the last minutes: volume, and beneath it failures on a scale of their own.
 
-    ``minutes`` is in order and without holes; the last one is still running.
+    ``minutes`` is in order and without holes; the last one is still running. ``marks`` are (when,
+    what) in their order.
     """
+    first = minutes[0].at if minutes else None
+    places = [(at - first) / timedelta(minutes=1) for at, _ in marks] if first else []
     failures = [minute.deferred + minute.bounced for minute in minutes]
     heights = [n + minute.complained for n, minute in zip(failures, minutes, strict=True)]
     volume_top = ceiling(max((minute.delivered for minute in minutes), default=0))
@@ -141,6 +147,7 @@ def minute_chart(minutes: Sequence[Minute]) -> MinuteChart:
         complained=dots(heights, [minute.complained for minute in minutes], top=failure_top),
         ticks=_ticks(minutes),
         summary=_summary(minutes),
+        flags=_flags(places, [text for _, text in marks], len(minutes)),
     )
 
 
@@ -342,7 +349,9 @@ def step_chart(
         complained=dots(heights, complained, top=failure_top),
         band=_band(steps, rate_top),
         lines=_lines(rate_top),
-        flags=_flags(steps, marks),
+        flags=_flags(
+            [position(steps, at) for at, _ in marks], [text for _, text in marks], len(steps)
+        ),
         ticks=_step_ticks(steps, hourly=hourly),
         summary=_steps_summary(steps),
     )
@@ -383,21 +392,20 @@ def _lines(top: float) -> list[Line]:
     return [Line(name, kind, _number(HEIGHT - HEIGHT * line / top)) for name, kind, line in known]
 
 
-def _flags(steps: Sequence[Step], marks: Sequence[tuple[datetime, str]]) -> list[Flag]:
-    """Marks in the chart, those that would lie on each other as one."""
+def _flags(places: Sequence[float], texts: Sequence[str], width: int) -> list[Flag]:
+    """Marks in a chart of this width, those that would lie on each other as one."""
     groups: list[tuple[float, list[int]]] = []
-    for number, (at, _) in enumerate(marks, start=1):
-        x = position(steps, at)
-        if groups and x - groups[-1][0] < _NEAR * len(steps):
+    for number, x in enumerate(places, start=1):
+        if groups and x - groups[-1][0] < _NEAR * width:
             groups[-1][1].append(number)
         else:
             groups.append((x, [number]))
     return [
         Flag(
             label=str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}",
-            x=f"{_number(100 * x / max(1, len(steps)))}%",
+            x=f"{_number(100 * x / max(1, width))}%",
             at=_number(x),
-            texts=tuple(marks[number - 1][1] for number in numbers),
+            texts=tuple(texts[number - 1] for number in numbers),
         )
         for x, numbers in groups
     ]

@@ -8,6 +8,7 @@ from django.db.models import Sum
 
 from dashboard import queries, rate_tables
 from dashboard.charts import Minute, minute_chart
+from dashboard.marks import Mark, marks_of
 from dashboard.names import name_of, page_url, row_id
 from dashboard.pages.page import Asked, Region, Rows
 from dashboard.rates import Counts
@@ -166,18 +167,22 @@ class MinuteRow(NamedTuple):
 
 
 def _minutes(asked: Asked) -> dict[str, Any]:
-    chart = asked.once(
-        "minutes",
-        lambda: minute_chart(
-            queries.minutes(asked.filter, asked.rights, now=asked.now, count=MINUTES)
-        ),
-    )
+    minutes = queries.minutes(asked.filter, asked.rights, now=asked.now, count=MINUTES)
+    marks = [mark for mark in _marks(asked) if mark.at >= minutes[0].at]
+    chart = minute_chart(minutes, [(mark.at, mark.text) for mark in marks])
     return {
         "chart": chart,
+        "marks": list(enumerate(marks, start=1)),
         "rows": [MinuteRow(f"minute-{minute.at:%s}", minute) for minute in chart.minutes],
         # The chart's counters know locations only.
         "chart_is_wider": bool(asked.filter.names - {"location", "company"}),
     }
+
+
+def _marks(asked: Asked) -> list[Mark]:
+    """What people noted of the chart's hour, and what the counters tell of it."""
+    hour = asked.filter.only("location", "company").with_("range", "1h")
+    return marks_of(hour, asked.rights, now=asked.now)
 
 
 MINUTES_CHART = Rows(

@@ -74,7 +74,7 @@ QUALITY = Later(
 )
 
 TABS = (
-    "campaign", "tag", "provider", "domain", "sending_domain", "ip", "pool", "category",
+    "campaign", "step", "tag", "provider", "domain", "sending_domain", "ip", "pool", "category",
     "engagement",
 )  # fmt: skip
 

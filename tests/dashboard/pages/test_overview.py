@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from dashboard.access import Rights
 from dashboard.filters import parse
-from dashboard.models import Membership
+from dashboard.models import Membership, Note
 from dashboard.pages import PAGES, changes
 from dashboard.pages.locations import PER_PAGE
 from dashboard.pages.page import Asked
@@ -309,3 +309,14 @@ def test_what_changed_is_filled_in_later_over_much_mail(
     monkeypatch.setattr(changes, "MANY", 0)
     monkeypatch.setattr(changes, "_kept", Kept(lambda found: True))
     assert "split by location and provider only" in shown("&wait=changes")
+
+
+def test_notes_of_the_last_hour_stand_on_its_chart(staff: Client, now: datetime) -> None:
+    where = rows.location("loc")
+    Note.objects.create(location=where, at=now - timedelta(minutes=20), text="Warm-up <began>")
+    Note.objects.create(location=where, at=now - timedelta(hours=2), text="Long ago")
+    chart = part(page(staff), 'id="minutes-plot"', "<figcaption")
+    assert "Warm-up &lt;began&gt;" in chart
+    assert "Long ago" not in chart
+    assert 'class="pole"' in chart
+    assert "Warm-up" not in page(staff, "/?company=another")
