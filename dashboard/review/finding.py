@@ -180,7 +180,8 @@ def _spans(sought: Sought) -> Iterator[tuple[int, int]]:
 # --- Which hours of which locations ----------------------------------------------------------
 
 
-_ALL = ("sent", "suppressed", "rejected", "orphan", "unknown", "test")
+_REFUSED = ("bounced", "suppressed", "rejected", "orphan", "unknown", "test")
+_ALL = ("sent", *_REFUSED[1:])  # under a category, what was sent may only be delayed
 
 
 def _places(sought: Sought, since: int, until: int) -> _Places:
@@ -211,7 +212,7 @@ def _of_value(sought: Sought, dimension: Dimension, ids: tuple[int, ...], hours:
     rows = HourlyCount.objects.filter(
         dimension=dimension, hour__in=list(hours), value_id__in={*ids, *others}
     )
-    return _counted(sought, rows, ("bounced",) if dimension is Dimension.CATEGORY else _ALL)
+    return _counted(sought, rows, _REFUSED if dimension is Dimension.CATEGORY else _ALL)
 
 
 def _of_outcome(sought: Sought, hours: range) -> _Places:
