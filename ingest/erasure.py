@@ -23,6 +23,7 @@ from django.utils.crypto import salted_hmac
 
 from ingest import details, payloads
 from ingest.addresses import name_in
+from ingest.fingerprint import plain
 from ingest.models import Delivery, ErasedMail, Event, KeptWebhook, QuarantinedWebhook, Reason
 from ingest.normalize import Detail, NormalizedEvent
 from ingest.statements import DeliveryKey
@@ -210,6 +211,8 @@ class Erasure:
         done, ours = 0, list(self.pseudonyms.values())
         for reason in Reason.objects.filter(pk__in=self._reasons).order_by("pk"):
             text = nameless(reason.text, self.address, "erased")
+            # Hosts are told apart in reasons: jane.doe became "jane. doe" in some.
+            text = text.replace(plain(self.address.rpartition("@")[0]), "erased")
             others = Event.objects.filter(reason=reason).exclude(delivery__recipient__in=ours)
             if text != reason.text and not others.exists():
                 Reason.objects.filter(pk=reason.pk).update(text=text)

@@ -12,9 +12,10 @@ import msgspec
 
 from ingest import providers
 from ingest.classify import BUILT_IN, Rules, class_of, classify_failure
-from ingest.fingerprint import digest, fingerprint
+from ingest.fingerprint import digest
 from ingest.normalize import Detail, NormalizedEvent
 from ingest.payloads import Packer
+from ingest.spoken import unnamed_fingerprint
 from ingest.vocabulary import (
     ENGAGEMENT,
     FAILURES,
@@ -61,16 +62,18 @@ _NO_REFUSAL = Why()
 
 def why_of(event: NormalizedEvent, rules: Rules = BUILT_IN) -> Why:
     """The refusal that an event tells of; empty unless it is a failure."""
-    return why(event.kind, event.detail, event.provider, rules)
+    return why(event.kind, event.detail, event.provider, event.recipient, rules)
 
 
-def why(kind: EventKind, detail: Detail, provider: str, rules: Rules = BUILT_IN) -> Why:
+def why(
+    kind: EventKind, detail: Detail, provider: str, recipient: str, rules: Rules = BUILT_IN
+) -> Why:
     """The same from the parts of it that are stored."""
     if kind not in FAILURES:
         return _NO_REFUSAL
     found = classify_failure(kind, detail, provider, rules)
     marks = (0, MAY_BLOCK, MAY_BLOCK | SURELY_BLOCK)[found.hl] | (GIVEN_UP if found.expired else 0)
-    text = fingerprint(detail)
+    text = unnamed_fingerprint(detail, recipient)
     reason = digest(text)[:8].hex()
     return Why(int(found.category), int(found.bounce_class), marks, text, reason)
 

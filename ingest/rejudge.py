@@ -62,6 +62,7 @@ class Failure(NamedTuple):
     reason: str  # digest
     provider: int
     detail: Detail
+    recipient: str
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ class Found:
 
 _COLUMNS = (
     "id", "location_id", "delivery_id", "kind", "occurred_at", "key", "category", "bounce_class",
-    "reason__digest", "provider_id", *details.COLUMNS,
+    "reason__digest", "provider_id", "delivery__recipient", *details.COLUMNS,
 )  # fmt: skip
 
 
@@ -98,8 +99,10 @@ def failures_of(events: QuerySet[Event], since: int) -> list[Failure]:
 
 def _failure(
     pk: int, location: int, delivery: int | None, kind: int, occurred_at: datetime, key: bytes,
-    category: int, bounce_class: int, digest: bytes | None, provider: int, *detail: Any,
+    category: int, bounce_class: int, digest: bytes | None, provider: int,
+    recipient: str | None, *stored: Any,
 ) -> Failure:  # fmt: skip
+    detail = details.load(*stored)
     return Failure(
         id=pk,
         location=location,
@@ -110,7 +113,8 @@ def _failure(
         refusal=Refusal(category, bounce_class),
         reason=bytes(digest).hex() if digest else "",
         provider=provider,
-        detail=details.load(*detail),
+        detail=detail,
+        recipient=recipient or detail.recipient,
     )
 
 
@@ -173,7 +177,7 @@ class Judge:
         """What each is by the rules."""
         self._providers.learn(failures)
         return [
-            (f, fold.why(f.kind, f.detail, self._providers[f.provider], self._rules))
+            (f, fold.why(f.kind, f.detail, self._providers[f.provider], f.recipient, self._rules))
             for f in failures
         ]
 

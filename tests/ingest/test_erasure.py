@@ -79,7 +79,7 @@ def erase(address: str = JANE, **where: Any) -> dict[str, int]:
 
 def named() -> list[bytes]:
     """What still names who was erased, of all rows of all tables of mail, unpacked."""
-    return [text for text in everything() if LOCAL.encode() in text.lower()]
+    return [text for text in everything() if b"zebulon" in text.lower()]
 
 
 def everything() -> list[bytes]:

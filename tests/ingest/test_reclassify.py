@@ -287,8 +287,8 @@ def test_a_reason_that_reads_otherwise_now_moves_its_counts(
 ) -> None:
     send(*(bounce("550 5.1.1 user unknown", at=3_600 * n, pool=f"p{n % 2}") for n in range(4)))
     old = Reason.objects.get()
-    anew = lambda detail: fingerprint(detail) + " (anew)"  # noqa: E731
-    monkeypatch.setattr(fold, "fingerprint", anew)
+    anew = lambda detail, _: fingerprint(detail) + " (anew)"  # noqa: E731
+    monkeypatch.setattr(fold, "unnamed_fingerprint", anew)
     report = run().report
     assert (report.events, report.reasons, report.deliveries) == (4, 4, 4)
     new = Reason.objects.exclude(pk=old.pk).get()
@@ -415,8 +415,9 @@ def failure_of(kind: str, at: float, **fields: Any) -> tuple[Failure, fold.Facts
     facts = fold.Facts()
     fold.absorb(facts, made)
     stored = Failure(
-        1, 1, 1, made.kind, made.occurred_at, made.key.hex(), Refusal(0, 0), "", 0, Detail()
-    )
+        1, 1, 1, made.kind, made.occurred_at, made.key.hex(), Refusal(0, 0), "", 0, Detail(),
+        made.recipient,
+    )  # fmt: skip
     return stored, facts
 
 
@@ -463,7 +464,7 @@ def test_anew_is_as_if_it_had_been_so_at_once(
         (
             Failure(
                 number, 1, 1, each.kind, each.occurred_at, each.key.hex(), Refusal(0, 0), "", 0,
-                each.detail,
+                each.detail, each.recipient,
             ),
             whys[each.key],
         )
@@ -612,8 +613,8 @@ def test_a_failure_that_comes_between_looking_and_locking_is_done_too(
     def late(self: Reclassification, *arguments: Any) -> None:
         own.delete()
         send(bounce("551 moved, on the green list", code=551, mail="a", at=60))
-        anew = lambda detail: fingerprint(detail) + " (anew)"  # noqa: E731
-        monkeypatch.setattr(fold, "fingerprint", anew)
+        anew = lambda detail, _: fingerprint(detail) + " (anew)"  # noqa: E731
+        monkeypatch.setattr(fold, "unnamed_fingerprint", anew)
         monkeypatch.setattr(Reclassification, "_do", real)
         real(self, *arguments)
 
