@@ -6,13 +6,13 @@ is cut off goes on where it ended, and the way back knows what there was before.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import batched
 from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from dashboard.access import Rights, restrict
@@ -21,9 +21,10 @@ from dashboard.review.cases import Person
 from dashboard.review.models import UNDO, BulkChange, BulkItem
 from ingest.models import Delivery, Event, Reason
 from ingest.reclassify import assign_categories
-from ingest.vocabulary import Category, EventKind, Outcome
+from ingest.vocabulary import Category, Outcome
 
-MOST = 100_000  # deliveries of a change; more need a rule
+MOST = 20_000  # deliveries of a change; more need a rule
+LOOKED_AT = 3 * MOST  # that were refused so, delayed ones included
 STEP = 500  # deliveries of a step; ``ingest.reclassify`` splits it further
 KEPT = timedelta(days=7)  # after the way back has closed, the single lines
 PATIENCE = 3.0  # seconds of a request; the rest is done beside
@@ -54,23 +55,31 @@ class Extent(NamedTuple):
         return f"re-classes {BulkChange(deliveries=self.deliveries, locations=self.locations)}"
 
 
-def alike(reason: Reason, rights: Rights) -> QuerySet[Delivery]:
-    """The bounced deliveries of a refusal, wherever a person may change them."""
-    refused = Event.objects.filter(reason=reason, kind=EventKind.BOUNCED)
-    bounced = Delivery.objects.filter(reason=reason, outcome=Outcome.BOUNCED)
-    return restrict(bounced.filter(pk__in=refused.values("delivery_id")), rights)
+def alike(reason: Reason, rights: Rights) -> Iterator[tuple[int, int]]:
+    """The bounced deliveries of a refusal that a person may change: key and location of each.
+
+    By the index of refusals, and then by their keys: in one statement PostgreSQL would read all
+    deliveries, or the refusals one by one. Raises ``TooMany``, at the latest at the end.
+    """
+    refused = Event.objects.filter(reason=reason, delivery_id__isnull=False).order_by()
+    found = refused.values_list("delivery_id", flat=True).distinct()[: LOOKED_AT + 1]
+    pks = sorted(pk for pk in found if pk is not None)
+    number = 0
+    for some in batched(pks, 1_000):
+        rows = Delivery.objects.filter(pk__in=some, reason=reason, outcome=Outcome.BOUNCED)
+        for each in restrict(rows, rights).order_by("pk").values_list("pk", "location_id"):
+            number += 1
+            if number > MOST:
+                raise TooMany
+            yield each
+    if len(pks) > LOOKED_AT:
+        raise TooMany
 
 
 def extent(reason: Reason, rights: Rights) -> Extent:
     """How many they are. Raises ``TooMany``."""
-    some = alike(reason, rights).order_by().values("pk", "location_id")[: MOST + 1]
-    locations = Delivery.objects.filter(pk__in=some.values("pk"))
-    found = locations.aggregate(
-        deliveries=Count("pk"), locations=Count("location_id", distinct=True)
-    )
-    if found["deliveries"] > MOST:
-        raise TooMany
-    return Extent(**found)
+    locations = [location for _, location in alike(reason, rights)]
+    return Extent(len(locations), len(set(locations)))
 
 
 def begin(
@@ -81,15 +90,12 @@ def begin(
         change = BulkChange.objects.create(
             reason=reason, category=category, by_id=by.pk, created_at=now
         )
-        items = alike(reason, rights).order_by().values_list("pk", flat=True)[: MOST + 1]
-        pks = list(items)
-        if len(pks) > MOST:
-            raise TooMany
+        found = list(alike(reason, rights))
         BulkItem.objects.bulk_create(
-            (BulkItem(change=change, delivery_id=pk) for pk in pks), batch_size=5_000
+            (BulkItem(change=change, delivery_id=pk) for pk, _ in found), batch_size=5_000
         )
-        locations = extent(reason, rights).locations
-        change.deliveries, change.locations = len(pks), locations
+        locations = len({location for _, location in found})
+        change.deliveries, change.locations = len(found), locations
         change.save()
         note(
             by, "assign category in bulk", reason.text, change=change.pk,
