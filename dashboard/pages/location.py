@@ -13,6 +13,7 @@ from dashboard.pages.common import PULSE
 from dashboard.pages.funnel import FUNNEL
 from dashboard.pages.gauges import LOCATION_GAUGES
 from dashboard.pages.heat import HEAT
+from dashboard.pages.highlevel import HIGHLEVEL
 from dashboard.pages.later import WAIT, Later
 from dashboard.pages.locations import MARKS
 from dashboard.pages.needed import PERIODS, fleet_for, message_for
@@ -93,6 +94,7 @@ PAGE = Page(
         SPEED,
         REPEATS,
         QUALITY,
+        HIGHLEVEL,
     ),
     params={
         **breakdown_params(*TABS),

@@ -319,3 +319,25 @@ def test_addresses_that_were_mailed_again_after_a_hard_bounce(staff: Client, now
     said = region(html_of(staff, "/locations/loc/"), "repeats")
     assert "1 address was mailed again after a hard bounce. gone@example.com" in said
     assert "once@example.com" not in said
+
+
+def test_the_same_mail_by_highlevels_definitions(staff: Client, now: datetime) -> None:
+    for number in range(1, 8):
+        send(now, number)
+    send(now, 8, **hard())
+    send(now, 9, outcome=Outcome.BOUNCED, bounce_class=BounceClass.BLOCK)
+    send(now, 10, outcome=Outcome.SUPPRESSED)
+    send(now, 11, outcome=Outcome.ACCEPTED)
+    count(now)
+    html = html_of(staff, "/locations/loc/")
+    start = html.index('id="highlevel"')
+    said = words(html[start : html.index("</details>", start)])
+    assert "Sent 10 Delivered, accepted and bounced" in said
+    assert "Accepted 1 Still" in said
+    assert "Delivered 7 70.0 % Taken" in said
+    assert "Hard bounces 1 – 3 10.0 % – 30.0 % Bad addresses only" in said
+    assert "Opened 0 0 % Mails." in said
+    links = dict(re.findall(r'<th scope="row">([^<]+)</th><td><a href="([^"]+)"', html[start:]))
+    assert "class=hard" in links["Hard bounces"]
+    empty = words(html_of(staff, "/locations/loc/?range=1h"))
+    assert "Sent 0 Delivered, accepted and bounced" in empty
