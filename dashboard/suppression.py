@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from dashboard.audit import mark_of, note
 from dashboard.marking import mark_again
+from dashboard.masking import hidden
 from dashboard.models import Suppressed
 
 type Actor = AbstractBaseUser | AnonymousUser | None
@@ -90,7 +91,7 @@ def release(location_id: int, recipient: str, by: Actor = None, *, reason: str) 
         done = rows.exclude(state=State.RELEASED).update(**_released(by, reason))
         if done:
             mark = mark_of(recipient.strip().lower())
-            note(by, "release", mark, location_id=location_id, reason=reason[:300])
+            note(by, "release", mark, location_id=location_id, reason=hidden(reason[:300]))
     return bool(done)
 
 

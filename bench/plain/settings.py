@@ -3,6 +3,8 @@
 from config.settings import *  # noqa: F403
 from config.settings import DATABASES
 
+# What people log in with insists on a middleware of its own.
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "ingest"]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",

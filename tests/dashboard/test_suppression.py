@@ -127,7 +127,7 @@ def test_by_hand_and_back_with_entries_that_name_nobody() -> None:
     entry = suppress(place.pk, f" {JANE.upper()}", by=who, reason="asked by phone")
     assert (entry.recipient, entry.cause, entry.by) == (JANE, "hand", who)
     assert suppress(place.pk, JANE, "complained", who).cause == "complained"
-    release(place.pk, JANE, who, reason="asked again")
+    release(place.pk, JANE, who, reason=f"{JANE} asked again")
     entries = AuditEntry.objects.order_by("id")
     assert [e.action for e in entries] == ["suppress", "suppress", "release"]
     assert len({e.subject for e in entries}) == 1
