@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from django.contrib.auth.models import User
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.utils import timezone
@@ -23,9 +24,9 @@ from dashboard.filters import RANGES, TERM_NAMES, Filter, FilterError, Term, par
 from dashboard.names import name_of
 from dashboard.pages.page import PLACES, Asked, Page
 from dashboard.saved_views import Entry, entries, joined, page_address, split
-from dashboard.suggest import meant
+from dashboard.suggest import meant, values_seen
 from dashboard.words import VALUE_NAMES
-from ingest.models import Location, Reason, Value
+from ingest.models import Location, Reason, ReasonHour
 
 ZONE_COOKIE = "zone"
 # The names of the filters, as people look for them.
@@ -307,7 +308,7 @@ def _names(asked: Asked) -> dict[tuple[str, str], str]:
     for term in asked.own.terms:
         wanted.setdefault(term.name, set()).add(term.value)
     for name in wanted.keys() & {"campaign", "step"}:
-        found = Value.objects.filter(dimension=VALUE_NAMES[name], text__in=wanted[name])
+        found = values_seen(VALUE_NAMES[name], asked.rights).filter(text__in=wanted[name])
         labels = dict(found.values_list("text", "label"))
         names |= {(name, key): name_of(name, key, labels.get(key, "")) for key in wanted[name]}
     if companies := wanted.get("company"):
@@ -315,7 +316,8 @@ def _names(asked: Asked) -> dict[tuple[str, str], str]:
         rows = seen.exclude(company_name="").values_list("company_ref", "company_name").distinct()
         names |= {("company", ref): name for ref, name in rows}
     if numbers := {value for value in wanted.get("reason", ()) if value.isdecimal()}:
-        texts = Reason.objects.filter(pk__in=numbers).values_list("pk", "text")
+        met = restrict(ReasonHour.objects.filter(reason_id=OuterRef("pk")), asked.rights)
+        texts = Reason.objects.filter(Exists(met), pk__in=numbers).values_list("pk", "text")
         names |= {("reason", str(pk)): f"{pk}: {_short(text)}" for pk, text in texts}
     return names
 

@@ -17,7 +17,7 @@ from django.urls import Resolver404, resolve
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
-from dashboard.access import Rights, restrict
+from dashboard.access import Rights, restrict, rights_of
 from dashboard.editing import back_to_page
 from dashboard.filters import TERM_NAMES, TIME_NAMES, FilterError, parse
 from dashboard.models import SavedView
@@ -139,11 +139,15 @@ def _get_view(request: HttpRequest, pk: int) -> SavedView:
     """The view, if the user may change it. Raises ``Http404`` or ``PermissionDenied``."""
     view = SavedView.objects.filter(pk=pk).first()
     may_change = view is not None and _may_change(request.user, view)  # type: ignore[arg-type]
-    if view is None or not (view.shared or may_change):
+    if view is None or not (may_change or _is_found(view, rights_of(request.user))):
         raise Http404("There is no such view.")
     if not may_change:
         raise PermissionDenied
     return view
+
+
+def _is_found(view: SavedView, rights: Rights) -> bool:
+    return view.shared and (rights.everything or bool(_without_strange_locations([view], rights)))
 
 
 def _check_name(name: str) -> None:

@@ -114,9 +114,9 @@ def _ways(name: str, text: str, rights: Rights) -> Iterator[Way]:
         yield lambda: _alike(_recent("mx__text", rights), text)
     else:
         dimension = VALUE_NAMES[name]
-        yield lambda: _options(name, _beginning(_values(dimension, rights), text))
+        yield lambda: _options(name, _beginning(values_seen(dimension, rights), text))
         if text:
-            yield lambda: _options(name, _holding(_values(dimension, rights), dimension, text))
+            yield lambda: _options(name, _holding(values_seen(dimension, rights), dimension, text))
     if name not in (*WORDS, "location"):
         nothing = Option(NONE_KEY, f"No {name.replace('_', ' ')}")
         yield lambda: [nothing] if NONE_KEY.startswith(text) or text in nothing.label else []
@@ -129,7 +129,7 @@ def _alike(words: Iterable[str], text: str) -> list[Option]:
     return [Option(w) for w in sorted(found, key=lambda w: not w.lower().startswith(text))]
 
 
-def _values(dimension: Dimension, rights: Rights) -> QuerySet[StoredValue]:
+def values_seen(dimension: Dimension, rights: Rights) -> QuerySet[StoredValue]:
     """The values of a dimension that locations have which may be seen."""
     values = StoredValue.objects.filter(dimension=dimension).exclude(text__in=("", OTHER_KEY))
     if rights.everything:

@@ -31,6 +31,8 @@ class ReviewSite(admin.AdminSite):
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if request.user.is_authenticated and not self.has_permission(request):
                 raise PermissionDenied
+            if view.__name__ == "history_view":
+                _refuse_history(view, request)
             return inner(request, *args, **kwargs)
 
         return update_wrapper(guarded, inner)
@@ -43,3 +45,14 @@ class ReviewSite(admin.AdminSite):
             raise PermissionDenied
         wanted = request.GET.get("next", "")
         return redirect_to_login(wanted or resolve_url("admin:index"), settings.LOGIN_URL)
+
+
+def _refuse_history(view: Callable[..., Any], request: HttpRequest) -> None:
+    """Raise ``PermissionDenied`` for who may see nothing of the model.
+
+    Django's own looks for the row first, and answers otherwise where there is none: so it tells
+    which keys are taken.
+    """
+    of_model: admin.ModelAdmin[Any] | None = getattr(view, "__self__", None)
+    if of_model is not None and not of_model.has_view_or_change_permission(request):
+        raise PermissionDenied
