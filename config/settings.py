@@ -203,7 +203,11 @@ _https = PUBLIC_URL.startswith("https://")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = read.flag("SECURE_COOKIES", default=_https)
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-SECURE_SSL_REDIRECT = False
+# Behind a proxy only: who asks our own port in the clear is on this machine.
+SECURE_SSL_REDIRECT = read.flag(
+    "SECURE_SSL_REDIRECT", default=_https and read.flag("BEHIND_PROXY", default=False)
+)
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = read.number("SECURE_HSTS_SECONDS", default=31_536_000 if _https else 0)
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -236,4 +240,10 @@ LOGGING = {
 }
 
 # An index that holds columns beside its key: SQLite, which has none, makes it without them.
-SILENCED_SYSTEM_CHECKS = ["models.W040"]
+SILENCED_SYSTEM_CHECKS = [
+    "models.W040",
+    # What holds for the other names of a domain is for its owner to say, not for one of them.
+    "security.W005",
+    "security.W021",
+    "mail.E001",  # without a mail server links are handed on: see Mail, above
+]
