@@ -14,19 +14,18 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from django.db import connection
-from django.db.models import Max, Min, Q, QuerySet
+from django.db.models import Q, QuerySet
 
 from dashboard.access import Rights, restrict
 from ingest.models import Delivery, HourlyCount, LocationHour, Value, counted_sql
 from ingest.retention import horizon
-from ingest.vocabulary import OTHER_KEY, Dimension, Outcome
+from ingest.vocabulary import FLEET, OTHER_KEY, Dimension, Outcome
 
 FOUND = 1_000  # deliveries of a list that is narrowed
 LONGEST = 0.12  # seconds after which no further look begins
-STOPPED = 2.0  # … and that one look may take
-FIRST, GROWTH = 1, 3  # hours of the first look, and how many times as many each next one takes
+FIRST, GROWTH, WIDEST = 1, 3, 27  # hours of the first look, how it grows, and how far
 CAMPAIGNS = 50  # whose name a search finds
-PAIRS = 20_000  # hours of locations in one look
+PAIRS = 2_000  # hours of locations that are looked up at once, beyond those of one hour
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = timedelta(hours=1)
 
@@ -131,15 +130,15 @@ def _walk(sought: Sought, limit: int) -> tuple[list[int], datetime | None]:
     """Keys, and how far back the walk came if it did not come to an end."""
     pks: list[int] = []
     began = time.monotonic()
-    for since, until in _spans(sought):
-        for places in _batches(_places(sought, since, until), limit):
+    for hours in _looks(sought, limit):
+        for places in _batches(_places(sought, hours), limit):
             if pks and time.monotonic() - began > LONGEST:
                 return pks, _EPOCH + (max(hour for _, hour in places) + 1) * _HOUR
             pks += _newest(sought, places, limit - len(pks))
             if len(pks) >= limit:
                 return pks, None
         if time.monotonic() - began > LONGEST:
-            return pks, _EPOCH + since * _HOUR
+            return pks, _EPOCH + hours[-1] * _HOUR
     return pks, None
 
 
@@ -159,22 +158,48 @@ def _batches(places: _Places, wanted: int) -> Iterator[list[tuple[int, int]]]:
         yield batch
 
 
-def _spans(sought: Sought) -> Iterator[tuple[int, int]]:
-    """Stretches of hours (the second excluded), the newest first, each longer than the last."""
-    here = LocationHour.objects.filter(location_id=0)
-    ends = here.aggregate(first=Min("hour"), last=Max("hour"))
-    if ends["first"] is None:
-        return
-    first, until = ends["first"], ends["last"] + 1
-    if sought.since:
-        first = max(first, (sought.since - _EPOCH) // _HOUR)
-    if sought.until:
-        until = min(until, -((_EPOCH - sought.until) // _HOUR))
+def _looks(sought: Sought, limit: int) -> Iterator[list[int]]:
+    """Hours to look through together, the newest first, each time more of them.
+
+    Where the counters of the location, or else of the whole fleet, tell: only those that have
+    some, and no more of these than hold what is wanted.
+    """
+    held = _by_hour(sought)
+    look: list[int] = []
     width = FIRST
-    while first < until:
-        since = max(first, until - width)
-        yield since, until
-        until, width = since, width * GROWTH
+    for hour in sorted(held, reverse=True):
+        look.append(hour)
+        if len(look) >= width or sum(held[each] for each in look) >= limit:
+            yield look
+            # Values are looked up by an index; outcomes are read from all locations' rows.
+            look, width = [], min(width * GROWTH, 10 * WIDEST if sought.values else WIDEST)
+    if look:
+        yield look
+
+
+def _by_hour(sought: Sought) -> dict[int, int]:
+    """How many deliveries there may be in each hour, in the location or in all."""
+    place = sought.location or 0
+    here = LocationHour.objects.filter(location_id=place)
+    if sought.since:
+        here = here.filter(hour__gte=(sought.since - _EPOCH) // _HOUR)
+    if sought.until:
+        here = here.filter(hour__lt=-((_EPOCH - sought.until) // _HOUR))
+    found = dict(_numbers(*_of_outcome(sought, here)))
+    for dimension, ids in sought.values.items():
+        if place or dimension in FLEET:
+            rows = HourlyCount.objects.filter(location_id=place, hour__in=found)
+            held: dict[int, int] = defaultdict(int)
+            for hour, number in _numbers(*_of_value(dimension, ids, rows)):
+                held[hour] += number
+            found = {hour: min(n, held[hour]) for hour, n in found.items() if held[hour]}
+    return found
+
+
+def _numbers(rows: QuerySet[Any], names: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    for hour, *counts in rows.order_by().values_list("hour", *names):
+        if number := sum(counts):
+            yield hour, number
 
 
 # --- Which hours of which locations ----------------------------------------------------------
@@ -184,10 +209,10 @@ _REFUSED = ("bounced", "suppressed", "rejected", "orphan", "unknown", "test")
 _ALL = ("sent", *_REFUSED[1:])  # under a category, what was sent may only be delayed
 
 
-def _places(sought: Sought, since: int, until: int) -> _Places:
+def _places(sought: Sought, hours: list[int]) -> _Places:
     """The hours of locations that have mail of every kind that is sought."""
     found: _Places | None = None
-    for places in _each(sought, range(since, until)):
+    for places in _each(sought, hours):
         if found is not None:
             places = {at: min(n, found[at]) for at, n in places.items() if at in found}
         found = places
@@ -196,37 +221,40 @@ def _places(sought: Sought, since: int, until: int) -> _Places:
     return found or {}
 
 
-def _each(sought: Sought, hours: range) -> Iterator[_Places]:
+def _each(sought: Sought, hours: list[int]) -> Iterator[_Places]:
     """By each thing that is sought, what the counters know."""
     for dimension, ids in sought.values.items():
-        yield _of_value(sought, dimension, ids, hours)
+        # Each hour by itself, so that the index of dimension, hour and value leads to its rows.
+        rows = HourlyCount.objects.filter(hour__in=hours)
+        yield _by_place(sought, *_of_value(dimension, ids, rows))
     if sought.outcome is not None or not sought.values:
-        yield _of_outcome(sought, hours)
+        yield _by_place(sought, *_of_outcome(sought, LocationHour.objects.filter(hour__in=hours)))
 
 
-def _of_value(sought: Sought, dimension: Dimension, ids: tuple[int, ...], hours: range) -> _Places:
+def _of_value(
+    dimension: Dimension, ids: tuple[int, ...], rows: QuerySet[HourlyCount]
+) -> tuple[QuerySet[Any], tuple[str, ...]]:
+    """The counters of any of some values, and the columns that count them."""
     # Values too many to be counted apart are in (other); what has no tag is in the empty one.
     also = OTHER_KEY if ids else ""
     others = Value.objects.filter(dimension=dimension, text=also).values_list("pk", flat=True)
-    # Each hour by itself, so that the index of dimension, hour and value leads to its rows.
-    rows = HourlyCount.objects.filter(
-        dimension=dimension, hour__in=list(hours), value_id__in={*ids, *others}
-    )
-    return _counted(sought, rows, _REFUSED if dimension is Dimension.CATEGORY else _ALL)
+    rows = rows.filter(dimension=dimension, value_id__in={*ids, *others})
+    return rows, _REFUSED if dimension is Dimension.CATEGORY else _ALL
 
 
-def _of_outcome(sought: Sought, hours: range) -> _Places:
-    rows = LocationHour.objects.filter(hour__gte=hours.start, hour__lt=hours.stop)
+def _of_outcome(
+    sought: Sought, rows: QuerySet[LocationHour]
+) -> tuple[QuerySet[Any], tuple[str, ...]]:
+    """The counters of locations that have the outcome, and the columns that count it."""
     if sought.outcome is None:
-        return _counted(sought, rows, _ALL)
+        return rows, _ALL
     if name := _COUNTED.get(sought.outcome):
-        return _counted(sought, rows.filter(**{f"{name}__gt": 0}), (name,))
+        return rows.filter(**{f"{name}__gt": 0}), (name,)
     settled = counted_sql("delivered + bounced")
-    rows = rows.extra(where=[f"{counted_sql('sent')} > {settled}"])  # noqa: S610
-    return _counted(sought, rows, ("sent",))
+    return rows.extra(where=[f"{counted_sql('sent')} > {settled}"]), ("sent",)  # noqa: S610
 
 
-def _counted(sought: Sought, rows: QuerySet[Any], names: tuple[str, ...]) -> _Places:
+def _by_place(sought: Sought, rows: QuerySet[Any], names: tuple[str, ...]) -> _Places:
     places = sought.locations
     rows = rows.exclude(location_id=0) if places is None else rows.filter(location_id__in=places)
     found: dict[tuple[int, int], int] = defaultdict(int)
