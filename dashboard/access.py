@@ -13,7 +13,7 @@ from django.http import Http404
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from dashboard.masking import masked, unnamed, without
+from dashboard.masking import hidden, masked, unnamed, without
 from dashboard.models import ApiToken, ClientLink, Invitation, Membership
 from ingest.models import Location
 
@@ -112,6 +112,12 @@ def shown_recipient(rights: Rights, location_id: int, recipient: str) -> str:
 def shown_text(rights: Rights, location_id: int, text: str, recipient: str) -> str:
     """What a server said to a recipient's mail, as it may be seen."""
     return without(text, recipient) if rights.masks(location_id) else text
+
+
+def shown_note(rights: Rights, location_id: int | None, text: str) -> str:
+    """What a person wrote of a location, or of all, as it may be seen."""
+    masks = bool(rights.masked_ids) if location_id is None else rights.masks(location_id)
+    return hidden(text) if masks else text
 
 
 def shown_id(rights: Rights, location_id: int, message_id: str, recipient: str) -> str:

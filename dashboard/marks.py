@@ -12,7 +12,7 @@ from typing import NamedTuple
 from django.db.models import Min, Q, Sum
 
 from dashboard import judging
-from dashboard.access import Rights
+from dashboard.access import Rights, shown_note
 from dashboard.filters import Filter
 from dashboard.models import Note, Suspension
 from dashboard.names import name_of, page_url
@@ -46,7 +46,7 @@ def marks_of(filter: Filter, rights: Rights, *, now: datetime) -> list[Mark]:
     """
     start, end = filter.start or now - timedelta(days=90), filter.end or now
     locations = filter.location_ids(rights)
-    by_hand = [*_notes(locations, start, end), *_suspensions(locations, start, end)]
+    by_hand = [*_notes(locations, start, end, rights), *_suspensions(locations, start, end)]
     found = list(_silences(start, end))
     if locations is not None and len(locations) == 1:
         (location,) = locations
@@ -55,12 +55,14 @@ def marks_of(filter: Filter, rights: Rights, *, now: datetime) -> list[Mark]:
     return sorted((by_hand + found)[:MOST], key=lambda mark: mark.at)
 
 
-def _notes(locations: Collection[int] | None, start: datetime, end: datetime) -> Iterator[Mark]:
+def _notes(
+    locations: Collection[int] | None, start: datetime, end: datetime, rights: Rights
+) -> Iterator[Mark]:
     notes = Note.objects.filter(at__gte=start, at__lt=end)
     if locations is not None:
         notes = notes.filter(Q(location=None) | Q(location_id__in=locations))
     for note in notes.select_related("location")[:MOST]:
-        yield Mark(note.at, "note", note.text, pk=note.pk)
+        yield Mark(note.at, "note", shown_note(rights, note.location_id, note.text), pk=note.pk)
 
 
 def _suspensions(

@@ -16,7 +16,7 @@ from dashboard.access import rights_of, shown_recipient
 from dashboard.filters import FilterError, parse
 from dashboard.hub import encode_frames
 from dashboard.masking import masked, unnamed, without
-from dashboard.models import Membership, SavedView
+from dashboard.models import Membership, Note, SavedView
 from dashboard.pages import PAGES
 from dashboard.streams import Stream
 from dashboard.urls import urlpatterns
@@ -57,6 +57,8 @@ def mail() -> Iterator[Delivery]:
         record.write_batch([item], now=item.received_at)
         assert item.status == "stored"
     place = Location.objects.get(ref="loc")
+    Note.objects.create(location=place, at=at, text=f"{JANE} called")
+    Note.objects.create(at=at, text=f"{JANE} called us all")
     place.masks_recipients = True
     place.save()
     yield Delivery.objects.order_by("id")[0]
