@@ -316,8 +316,11 @@ def _names(asked: Asked) -> dict[tuple[str, str], str]:
         rows = seen.exclude(company_name="").values_list("company_ref", "company_name").distinct()
         names |= {("company", ref): name for ref, name in rows}
     if numbers := {value for value in wanted.get("reason", ()) if value.isdecimal()}:
-        met = restrict(ReasonHour.objects.filter(reason_id=OuterRef("pk")), asked.rights)
-        texts = Reason.objects.filter(Exists(met), pk__in=numbers).values_list("pk", "text")
+        reasons = Reason.objects.filter(pk__in=numbers)
+        if not asked.rights.everything:
+            met = restrict(ReasonHour.objects.filter(reason_id=OuterRef("pk")), asked.rights)
+            reasons = reasons.filter(Exists(met))
+        texts = reasons.values_list("pk", "text")
         names |= {("reason", str(pk)): f"{pk}: {_short(text)}" for pk, text in texts}
     return names
 
