@@ -85,7 +85,8 @@ def ticket_text(ticket: Ticket) -> str:
         lines += ["", f"{len(ticket.replies)} of the replies, times in UTC:"]
         for number, reply in enumerate(ticket.replies, start=1):
             lines += ["", *_reply(number, reply)]
-    return "\n".join(lines)
+    # Names come from outside: none of them begins a line, or a header where this is pasted.
+    return "\n".join(" ".join(line.splitlines()) for line in lines)
 
 
 def _since(ticket: Ticket) -> datetime:
