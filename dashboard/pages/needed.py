@@ -1,6 +1,6 @@
 """The region "Needs you": at most three cards, each a cause, since when, and whose it is to fix."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -9,16 +9,18 @@ from dashboard import failing, needs
 from dashboard.client_message import Trouble, client_message
 from dashboard.failing import failures
 from dashboard.filters import Filter
-from dashboard.fleet import Fleet, Place, State, fleet_of
+from dashboard.fleet import Fleet, Place, State, Way, fleet_of
 from dashboard.judging import DANGERS
 from dashboard.names import page_url, path_of
 from dashboard.needs import AT_MOST, Card, Failure, Incident, Rank
 from dashboard.pages.page import Asked, Region
+from dashboard.refreshed import Kept
 from ingest.models import RecentSignatures
 
 FAILURES = 12  # reasons among which incidents are looked for
 LOOKED_AT = 50  # locations whose reasons are looked at, to see if they are a provider's
 MUTE_FOR = {"4": "4 hours", "24": "a day", "168": "a week"}
+MUCH = 2_000  # mails of a location, whose trouble is looked into every few seconds only
 PERIODS = {"24h": timedelta(hours=24), "7d": timedelta(days=7)}
 PERIOD_WORDS = {"24h": "24 hours", "7d": "7 days"}
 
@@ -89,23 +91,57 @@ def _in_full(card: Card, asked: Asked) -> Card:
     url = page_url("location", place.ref, query=lately_of(asked).without("location").canonical())
     if place.way is None or card.rank is Rank.SILENT:
         return card.with_(url=url)
-    way, since = place.way, asked.now - PERIODS[place.way.window]
-    worst = failing.worst_campaigns([place.pk], since, way.measure).get(place.pk)
+    way = place.way
+    behind = _kept_behind.get(
+        (place.pk, way.measure, way.window, way.high >= 100),
+        lambda: _behind(place.pk, way, asked),
+    )
+    worst = behind.worst
     detail = f"{card.detail} {worst.bad:,} come from “{worst.campaign}”." if worst else card.detail
-    line = DANGERS[way.measure].stop * (1 if way.high >= 100 else 0.6)
     return card.with_(
         url=url,
         detail=detail,
-        since=failing.over_since(place.pk, way.measure, since, line),
-        message=message_for(place, worst, card.incident, asked),
+        since=behind.since,
+        message=_message(place, way, worst, card.incident, behind.addresses),
+    )
+
+
+class Behind(NamedTuple):
+    """What is behind a location's trouble; ``of`` so many mails."""
+
+    of: int
+    worst: failing.Share | None
+    since: datetime | None
+    addresses: list[str]
+
+
+_kept_behind = Kept[tuple[int, str, str, bool], Behind](
+    lambda found: found.of >= MUCH, fresh=failing.KEPT_FRESH
+)
+
+
+def _behind(location: int, way: Way, asked: Asked) -> Behind:
+    since = asked.now - PERIODS[way.window]
+    line = DANGERS[way.measure].stop * (1 if way.high >= 100 else 0.6)
+    return Behind(
+        way.of,
+        failing.worst_campaigns([location], since, way.measure).get(location),
+        failing.over_since(location, way.measure, since, line),
+        _addresses(location, way, asked),
     )
 
 
 def message_for(place: Place, worst: failing.Share | None, provider: str, asked: Asked) -> str:
     """What to tell the client of a location; ``provider`` is the one to blame, if one is."""
-    way = place.way
-    if way is None:
+    if place.way is None:
         return ""
+    addresses = _addresses(place.pk, place.way, asked)
+    return _message(place, place.way, worst, provider, addresses)
+
+
+def _message(
+    place: Place, way: Way, worst: failing.Share | None, provider: str, addresses: list[str]
+) -> str:
     trouble = Trouble(
         name=place.title,
         measure=way.measure,
@@ -115,7 +151,7 @@ def message_for(place: Place, worst: failing.Share | None, provider: str, asked:
         campaign=worst.campaign if worst else "",
         campaign_bad=worst.bad if worst else 0,
         provider=provider,
-        addresses=_addresses(place, way.measure, asked),
+        addresses=addresses,
         url=f"{settings.PUBLIC_URL}{page_url('location', place.ref)}"
         if settings.PUBLIC_URL
         else "",
@@ -123,11 +159,11 @@ def message_for(place: Place, worst: failing.Share | None, provider: str, asked:
     return client_message(trouble)
 
 
-def _addresses(place: Place, measure: str, asked: Asked) -> list[str]:
-    if measure == "complaints" or place.way is None:
+def _addresses(location: int, way: Way, asked: Asked) -> list[str]:
+    if way.measure == "complaints":
         return []
-    since = asked.now - PERIODS[place.way.window]
-    return failing.bounced_addresses(place.pk, since, hard=measure == "hard")
+    since = asked.now - PERIODS[way.window]
+    return failing.bounced_addresses(location, since, hard=way.measure == "hard")
 
 
 def _more_url(card: Card, asked: Asked) -> str:
