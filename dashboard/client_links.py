@@ -145,6 +145,7 @@ def _page(request: HttpRequest, *, link: ClientLink, rights: Rights) -> HttpResp
 def confined(html: str) -> str:
     """HTML of a page without the links that lead out of it: their texts stay.
 
+    But for those of the class ``more``, which say nothing but that there is more elsewhere.
     Done to the markup as it leaves, so that a link which a region gets tomorrow is out as well.
     """
     return _AWAY.sub(_unlinked, html)
@@ -153,4 +154,6 @@ def confined(html: str) -> str:
 def _unlinked(link: re.Match[str]) -> str:
     attributes, text = link.groups()
     look = _CLASS.search(attributes)
+    if look and look[0].strip() == 'class="more"':
+        return ""
     return f"<span{look[0] if look else ''}>{text}</span>"

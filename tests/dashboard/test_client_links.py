@@ -180,6 +180,7 @@ def test_no_other_address_takes_its_token(link: ClientLink, client: Client) -> N
 def test_texts_of_links_that_lead_out_stay() -> None:
     html = '<a class="b" href="/x?a=1" rel="next"><b>1</b> two</a> <a href="?by=tag">by tag</a>'
     assert confined(html) == '<span class="b"><b>1</b> two</span> <a href="?by=tag">by tag</a>'
+    assert confined('So it is. <a class="more" href="/status/">Is it?</a>') == "So it is. "
     assert confined('<a\nhref="https://x.example">y</a><a href="#main">z</a>') == (
         '<span>y</span><a href="#main">z</a>'
     )
