@@ -24,6 +24,7 @@ from ingest.vocabulary import FLEET, OTHER_KEY, Dimension, Outcome
 FOUND = 1_000  # deliveries of a list that is narrowed
 LONGEST = 0.12  # seconds after which no further look begins
 FIRST, GROWTH, WIDEST = 1, 3, 27  # hours of the first look, how it grows, and how far
+WALKED = 20_000  # deliveries of the newest hours, of which many are sought
 CAMPAIGNS = 50  # whose name a search finds
 PAIRS = 2_000  # hours of locations that are looked up at once, beyond those of one hour
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -130,7 +131,10 @@ def _walk(sought: Sought, limit: int) -> tuple[list[int], datetime | None]:
     """Keys, and how far back the walk came if it did not come to an end."""
     pks: list[int] = []
     began = time.monotonic()
-    for hours in _looks(sought, limit):
+    held = _by_hour(sought)
+    if len(common := _common(sought, held, limit)) >= limit:
+        return common, None
+    for hours in _looks(sought, held, limit):
         for places in _batches(_places(sought, hours), limit):
             if pks and time.monotonic() - began > LONGEST:
                 return pks, _EPOCH + (max(hour for _, hour in places) + 1) * _HOUR
@@ -140,6 +144,27 @@ def _walk(sought: Sought, limit: int) -> tuple[list[int], datetime | None]:
         if time.monotonic() - began > LONGEST:
             return pks, _EPOCH + hours[-1] * _HOUR
     return pks, None
+
+
+def _common(sought: Sought, held: dict[int, int], limit: int) -> list[int]:
+    """Keys, where so much of the newest mail is sought that it is quickest just to follow time.
+
+    Fewer than ``limit``, or none, where it is not.
+    """
+    if sought.locations is not None:
+        return []
+    first = number = 0
+    for hour in sorted(held, reverse=True):
+        first, number = hour, number + held[hour]
+        if number >= 2 * limit:
+            break
+    if number < limit:
+        return []
+    newer = LocationHour.objects.filter(location_id=0, hour__gte=first, hour__lte=max(held))
+    if sum(n for _, n in _numbers(newer, _ALL)) > WALKED:
+        return []
+    rows = Delivery.objects.filter(sought.condition(), sent_at__gte=_EPOCH + first * _HOUR)
+    return list(rows.order_by("-sent_at", "-pk").values_list("pk", flat=True)[:limit])
 
 
 def _batches(places: _Places, wanted: int) -> Iterator[list[tuple[int, int]]]:
@@ -158,13 +183,12 @@ def _batches(places: _Places, wanted: int) -> Iterator[list[tuple[int, int]]]:
         yield batch
 
 
-def _looks(sought: Sought, limit: int) -> Iterator[list[int]]:
+def _looks(sought: Sought, held: dict[int, int], limit: int) -> Iterator[list[int]]:
     """Hours to look through together, the newest first, each time more of them.
 
     Where the counters of the location, or else of the whole fleet, tell: only those that have
     some, and no more of these than hold what is wanted.
     """
-    held = _by_hour(sought)
     look: list[int] = []
     width = FIRST
     for hour in sorted(held, reverse=True):
