@@ -1,6 +1,7 @@
 """User contexts: what OpenSSL encrypts is read, and nothing else is."""
 
 import base64
+from itertools import count
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ def test_what_openssl_encrypts_is_read() -> None:
             )
         ),
     ],
+    ids=map(str, count()),  # they are salted: no two processes would call them the same
 )
 def test_anything_else_is_unreadable(payload: str) -> None:
     with pytest.raises(Unreadable):
