@@ -38,9 +38,7 @@ HIGHLEVEL_ORIGINS = [
     "https://*.gohighlevel.com",
     "https://*.leadconnectorhq.com",
 ]
-FRAME_ANCESTORS = read.words(
-    "FRAME_ANCESTORS", default=HIGHLEVEL_ORIGINS if HIGHLEVEL_SHARED_SECRET else []
-)
+FRAME_ANCESTORS = read.words("FRAME_ANCESTORS", default=[])
 
 # --- Webhooks -----------------------------------------------------------------------------
 # Empty key settings mean HighLevel's published keys (ingest.verify).

@@ -11,19 +11,21 @@ _known: tuple[float, dict[str, str]] = 0.0, {}
 
 
 def is_on() -> bool:
-    """Whether pages may be in frames at all."""
-    return bool(settings.FRAME_ANCESTORS or settings.HIGHLEVEL_SHARED_SECRET)
+    """Whether people come in from HighLevel's frame."""
+    return bool(settings.HIGHLEVEL_SHARED_SECRET)
 
 
 def ancestors(company_ref: str | None = None) -> list[str]:
-    """The origins that may show us: those of the setting, and white labels that are installed.
+    """The origins that may show us: the setting's, else HighLevel's, and installed white labels.
 
-    Of these only the company's own, if one is named: so nobody's pages can be laid under another's.
+    Of the last only the company's own, if one is named: so nobody's pages can be laid under
+    another's.
     """
     domains = _domains()
     if company_ref is not None:
         domains = {ref: host for ref, host in domains.items() if ref == company_ref}
-    return [*settings.FRAME_ANCESTORS, *(f"https://{host}" for host in sorted(domains.values()))]
+    origins = settings.FRAME_ANCESTORS or settings.HIGHLEVEL_ORIGINS
+    return [*origins, *(f"https://{host}" for host in sorted(domains.values()))]
 
 
 def _domains() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Answers to those who came from HighLevel: its frame may show them, and keeps their cookies.
 
-All other answers stay as they are: shown in no frame, with cookies that no other site's page sends.
+All other answers are shown in the frames of ``FRAME_ANCESTORS`` alone, with cookies that no other
+site's page sends.
 """
 
 from collections.abc import Container
@@ -39,14 +40,15 @@ class FrameMiddleware(MiddlewareMixin):
         self, request: HttpRequest, answer: Answer
     ) -> Answer:
         """The answer as it leaves."""
-        if not is_on():
-            return answer
-        company = company_of(request)
+        company = company_of(request) if is_on() else None
         if company is not None:
             _allow(answer, ancestors(company or None))
             if request.is_secure():
                 _partition(answer)
-        elif _leads_to_login(request, answer):
+            return answer
+        if settings.FRAME_ANCESTORS:
+            _allow(answer, settings.FRAME_ANCESTORS)
+        if _leads_to_login(request, answer):
             asked = urlencode({"next": request.get_full_path()})
             answer["Location"] = f"{reverse('dashboard:frame')}?{asked}"
         return answer

@@ -25,7 +25,7 @@ HIGHLEVEL = "https://app.gohighlevel.com"
 def inside(settings: Any) -> Iterator[None]:
     """The app's secret is known, and whose frame may show us."""
     settings.HIGHLEVEL_SHARED_SECRET = SECRET
-    settings.FRAME_ANCESTORS = [HIGHLEVEL]
+    settings.HIGHLEVEL_ORIGINS = [HIGHLEVEL]
     cache.clear()
     forget()
     yield
@@ -229,6 +229,16 @@ def test_nothing_else_is_framed(client: Client, admin_client: Client) -> None:
         assert answer["X-Frame-Options"] == "DENY"
 
 
+def test_the_setting_names_whose_frames_show_every_page(client: Client, settings: Any) -> None:
+    settings.FRAME_ANCESTORS = ["https://portal.example.com"]
+    for secret in (SECRET, ""):
+        settings.HIGHLEVEL_SHARED_SECRET = secret
+        answer = client.get("/login/", secure=True)
+        assert policy(answer) == "'self' https://portal.example.com"
+        assert "X-Frame-Options" not in answer
+    assert "Partitioned" not in answer.cookies.output()
+
+
 def test_cookies_are_for_frames_where_they_came_from_one(
     client: Client, admin_client: Client, places: dict[str, Location]
 ) -> None:
@@ -251,7 +261,6 @@ def test_a_frame_without_a_session_asks_highlevel(client: Client) -> None:
 
 def test_without_a_secret_there_is_no_such_page(client: Client, settings: Any) -> None:
     settings.HIGHLEVEL_SHARED_SECRET = ""
-    settings.FRAME_ANCESTORS = []
     assert client.get("/frame/", secure=True).status_code == 404
     assert enter(client).status_code == 404
     answer = client.get("/deliveries/", headers={"Sec-Fetch-Dest": "iframe"})
