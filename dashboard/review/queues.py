@@ -8,7 +8,7 @@ counted twice. It stays behind the suppression list, whose marks it reads.
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connection, transaction
@@ -26,6 +26,7 @@ EVENTS = 2_000  # a step
 LOOKED_BACK = 100_000  # events that the first step ever begins with
 MOST = 2_000  # cases of a queue that wait; beyond that none is added
 QUIET_DAYS = 7  # after which a refusal that was looked at is new again
+FIRST_DAYS = 7  # in which every refusal is new, and none is news
 TENDED = 200  # cases that are looked at again, a step
 STEP_LOCK = 736_569  # so that one process writes at a time; any constant will do
 
@@ -161,7 +162,9 @@ def _mailed_again(seen: Iterable[Seen]) -> Iterator[Matter]:
 def _reasons(seen: Iterable[Seen], cursor: int) -> Iterator[Matter]:
     """Refusals that no rule knows, and those that nobody had seen before."""
     failed = [event for event in seen if event.reason_id and event.kind in FAILURES]
-    new = _new({event.reason_id or 0 for event in failed}, cursor)
+    new = _new({event.reason_id or 0 for event in failed}, cursor) if failed else set()
+    if new and _is_beginning(failed[-1].occurred_at):
+        new = set()
     for event in failed:
         unknown = event.category == Category.UNCLASSIFIED
         queue = Queue.UNCLASSIFIED if unknown else Queue.NEW_REASONS
@@ -176,6 +179,13 @@ def _new(reasons: Collection[int], cursor: int) -> set[int]:
     first = Event.objects.filter(reason_id=OuterRef("pk")).order_by("pk").values("pk")[:1]
     known = Reason.objects.filter(pk__in=reasons).annotate(first=Subquery(first))
     return set(known.filter(first__gt=cursor).values_list("pk", flat=True))
+
+
+def _is_beginning(now: datetime) -> bool:
+    """Whether events are known since a few days only."""
+    oldest = Event.objects.order_by("pk").values_list("occurred_at", flat=True).first() or now
+    known = now - oldest >= timedelta(days=FIRST_DAYS)
+    return not known and not read_horizon().events_cursor
 
 
 def _known_deliveries(seen: Iterable[Seen]) -> Iterator[Matter]:

@@ -34,6 +34,7 @@ def know_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         current.clear()
 
     monkeypatch.setattr("ingest.operator_rules.REFRESH", 0.0)
+    monkeypatch.setattr(queues, "FIRST_DAYS", 0)
     forget()
     yield
     forget()
@@ -76,6 +77,18 @@ def test_a_refusal_that_no_rule_knows_is_one_case_the_most_frequent_first() -> N
     (new,) = ReviewCase.objects.filter(queue=Queue.NEW_REASONS)
     assert "no such user" in str(new.reason)
     assert new.location is None
+
+
+def test_in_the_first_days_no_refusal_is_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "FIRST_DAYS", 7)
+    began = -8 * 86_400
+    send(bounce("550 5.1.1 no such user", at=began), bounce(COMPLETELY_NEW, at=began + 1))
+    fill()
+    assert waiting(Queue.NEW_REASONS) == []
+    assert len(waiting(Queue.UNCLASSIFIED)) == 1
+    send(bounce("550 5.7.1 listed by a list", mail="later", at=0))
+    fill()
+    assert len(waiting(Queue.NEW_REASONS)) == 1
 
 
 def test_mail_to_the_dead_is_one_case_an_address() -> None:
