@@ -4,6 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
+from typing import Any
+from weakref import WeakSet
 
 from django.db import connection
 
@@ -14,6 +16,13 @@ STALE = 120.0  # seconds after which it is not given any more
 LONGEST = 20.0  # seconds that one statement of the next answer may take
 
 log = logging.getLogger(__name__)
+_all: "WeakSet[Refreshed[Any] | Kept[Any, Any]]" = WeakSet()
+
+
+def forget_all() -> None:
+    """Work everything out anew: another database is asked now, as tests do one after the other."""
+    for one in _all:
+        one.forget()
 
 
 class Refreshed[Answer]:
@@ -29,6 +38,11 @@ class Refreshed[Answer]:
         self._lock, self._refreshing = threading.Lock(), threading.Lock()
         self._fresh = fresh
         self._known = None if known is None else (time.monotonic(), known)
+        _all.add(self)
+
+    def forget(self) -> None:
+        """Work it out anew at the next question."""
+        self._known = None
 
     def get(self, work: Callable[[], Answer]) -> Answer:
         """The answer. ``work`` may be called in a thread of its own, with its own connection."""
@@ -64,6 +78,11 @@ class Kept[Key: Hashable, Answer]:
     ) -> None:
         self._worth, self._fresh, self._most = worth, fresh, most
         self._known: dict[Key, Refreshed[Answer]] = {}
+        _all.add(self)
+
+    def forget(self) -> None:
+        """Work every answer out anew."""
+        self._known.clear()
 
     def get(self, key: Key, work: Callable[[], Answer]) -> Answer:
         """The answer: the one that is kept, or a new one."""

@@ -70,7 +70,7 @@ def _belongs(item: pytest.Item, only_database: bool) -> bool:
 
 
 def _in_browser(item: pytest.Item) -> bool:
-    return "browser" in getattr(item, "fixturenames", ())
+    return "playwright" in getattr(item, "fixturenames", ())
 
 
 def _touches_database(item: pytest.Item) -> bool:
@@ -95,6 +95,15 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
         report.outcome = "failed"
         report.longrepr = f"{collector.nodeid}: skipped, which CI does not allow: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def forget_answers(request: pytest.FixtureRequest) -> None:
+    """What a process keeps of large fleets for seconds is not kept for the next test."""
+    if _touches_database(request.node):
+        from dashboard.refreshed import forget_all  # not for tests that need no Django
+
+        forget_all()
 
 
 @pytest.fixture(scope="session")
