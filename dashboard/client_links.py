@@ -96,6 +96,7 @@ def shared(request: HttpRequest, token: str) -> HttpResponseBase:
     patch_cache_control(answer, private=True, no_store=True)
     answer["Referrer-Policy"] = "no-referrer"  # the address is all that one needs
     answer["X-Robots-Tag"] = "noindex, nofollow"
+    answer._has_been_logged = True  # type: ignore[attr-defined]  # Django's log would name it
     return answer
 
 

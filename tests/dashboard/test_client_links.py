@@ -118,7 +118,9 @@ def test_it_shows_its_location_and_leads_nowhere_else(link: ClientLink, client: 
     assert "csrfmiddlewaretoken" not in page
 
 
-def test_filters_work_within_it(link: ClientLink, client: Client) -> None:
+def test_filters_work_within_it(
+    link: ClientLink, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     address = f"/c/{link.token}/"
     filtered = client.get(f"{address}?range=7d&tag=tag-of-loc&compare=previous&by=tag")
     assert filtered.status_code == 200
@@ -133,6 +135,7 @@ def test_filters_work_within_it(link: ClientLink, client: Client) -> None:
     for query in ("?range=2h", "?suggest&name=odd", "?at=&name=odd&value=x"):
         refused = client.get(address + query)
         assert refused.status_code == 400 and 'href="/"' not in refused.text
+    assert link.token not in caplog.text
 
 
 def test_no_end_of_a_link_tells_itself_from_another(link: ClientLink, client: Client) -> None:

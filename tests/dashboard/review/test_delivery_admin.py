@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -16,12 +15,9 @@ from dashboard.review import beside, filters, finding
 from ingest import admin
 from ingest.ids import ids
 from ingest.models import Delivery, Event, Location, Value
-from ingest.record import item_from_body, write_batch
+from tests.ingest.test_admin import DELIVERIES, HOSTILE, send, shown
 
 pytestmark = pytest.mark.django_db
-RECEIVED = 1_790_000_100_000_000
-DELIVERIES = "/admin/ingest/delivery/"
-HOSTILE = "<script>alert(1)</script>"
 WORKFLOW = {"email_type": "workflow", "email_type_id": "w1"}
 
 
@@ -36,36 +32,6 @@ def forget_ids() -> Iterator[None]:
 def boss(client: Client) -> Client:
     client.force_login(User.objects.create_superuser("boss"))
     return client
-
-
-def staff(client: Client, *permissions: str) -> Client:
-    user = User.objects.create_user("helper", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client.force_login(user)
-    return client
-
-
-def send(event: str = "delivered", at: int = 0, **changes: Any) -> None:
-    """Record a webhook the way that the edge does. ``status`` is its delivery-status."""
-    status = changes.pop("status", {"code": 250, "message": "OK"})
-    location = changes.pop("location", "locA")
-    mail = {
-        "event": event,
-        "id": f"{event}-{at}-{changes.get('recipient', '')}",
-        "timestamp": 1_790_000_000 + at,
-        "recipient": "jane@example.org",
-        "message": {"headers": {"message-id": changes.pop("message_id", "m1@example.com")}},
-        "delivery-status": status,
-        "tags": ["loc_x", "promo"],
-    } | changes
-    body = {"type": "LCEmailStats", "locationId": location, "webhookPayload": mail}
-    write_batch([item_from_body(orjson.dumps(body), received_at=RECEIVED)], now=RECEIVED)
-
-
-def shown(client: Client, address: str) -> str:
-    response = client.get(address)
-    assert response.status_code == 200, address
-    return response.content.decode()
 
 
 def listed(client: Client, query: str) -> list[str]:
